@@ -1,0 +1,218 @@
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from lutc.errors import UnsupportedModelError
+from lutc.fuse import fuse
+from lutc.plan import Plan
+
+
+def model(text: str, **constants: np.ndarray) -> ir.Model:
+    made = ir.from_onnx_text(text)
+    for name, array in constants.items():
+        value = next(v for v in made.graph.inputs if v.name == name)
+        made.graph.inputs.remove(value)
+        value.const_value = ir.tensor(array, name=name)
+        made.graph.register_initializer(value)
+    return made
+
+
+def ops(plan: Plan) -> list[str]:
+    return [step.op for step in plan.steps]
+
+
+def f32(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
+
+
+HEAD = '<ir_version: 10, opset_import: ["" : 23, "ai.lutc" : 1]>'
+
+
+def test_linear_activation_and_residual_become_one_step():
+    plan = fuse(
+        model(
+            HEAD
+            + """ g (float[B, 4] x, float[4, 4] w, float[4] b) => (float[B, 4] y) <float[B, 4] h, float[B, 4] a> {
+                h = ai.lutc.Linear(x, w, b)  a = Gelu<approximate = "tanh">(h)  y = Add(x, a) }""",
+            w=f32(4, 4),
+            b=f32(4),
+        )
+    )
+    (step,) = plan.steps
+    assert step.op == "linear" and step.attrs == {"activation": "gelu_tanh"}
+    assert step.inputs[0] == step.inputs[3] == plan.inputs[0].value
+    assert step.outputs == [plan.outputs[0].value]
+
+
+def test_broadcast_add_is_no_residual():
+    plan = fuse(
+        model(
+            HEAD
+            + """ g (float[B, 4] x, float[4, 4] w, float[4] b, float[1, 4] r) => (float[B, 4] y) <float[B, 4] h> {
+                h = ai.lutc.Linear(x, w, b)  y = Add(h, r) }""",
+            w=f32(4, 4),
+            b=f32(4),
+        )
+    )
+    assert ops(plan) == ["linear", "add"]
+
+
+def test_value_that_leaves_the_model_is_not_fused_away():
+    plan = fuse(
+        model(
+            HEAD
+            + """ g (float[B, 4] x, float[4, 4] w, float[4] b) => (float[B, 4] h, float[B, 4] y) {
+                h = ai.lutc.Linear(x, w, b)  y = Relu(h) }""",
+            w=f32(4, 4),
+            b=f32(4),
+        )
+    )
+    assert ops(plan) == ["linear", "relu"]
+
+
+def test_convolution_takes_residual_before_activation():
+    plan = fuse(
+        model(
+            HEAD
+            + """ g (float[B, 3, 8, 8] x, float[3, 3, 1, 1] w) => (float[B, 3, 8, 8] y)
+                <float[B, 3, 8, 8] a, float[B, 3, 8, 8] c, float[B, 3, 8, 8] s> {
+                a = Conv(x, w)  c = Tanh(x)  s = Add(c, a)  y = Relu(s) }""",
+            w=f32(3, 3, 1, 1),
+        )
+    )
+    assert ops(plan) == ["tanh", "conv"]
+    conv = plan.steps[1]
+    assert conv.attrs["activation"] == "relu" and conv.attrs["activation_after_residual"] == 1
+    assert conv.inputs[2] == -1 and conv.inputs[3] == plan.steps[0].outputs[0]
+
+
+def test_convolution_with_activation_then_residual():
+    plan = fuse(
+        model(
+            HEAD
+            + """ g (float[B, 3, 8, 8] x, float[3, 3, 1, 1] w) => (float[B, 3, 8, 8] y)
+                <float[B, 3, 8, 8] a, float[B, 3, 8, 8] c> {
+                a = Conv(x, w)  c = Relu(a)  y = Add(c, x) }""",
+            w=f32(3, 3, 1, 1),
+        )
+    )
+    (conv,) = plan.steps
+    assert conv.attrs["activation"] == "relu" and conv.attrs["activation_after_residual"] == 0
+
+
+def test_add_layer_normalization_keeps_the_sum_for_others():
+    text = (
+        HEAD
+        + """ g (float[B, 4] x, float[B, 4] r, float[4] s) => (float[B, 4] y, float[B, 4] z) <float[B, 4] a> {
+            a = Add(x, r)  y = LayerNormalization<axis = -1, epsilon = 0.5>(a, s)  z = %s(a) }"""
+    )
+    plan = fuse(model(text % "Tanh", s=f32(4)))
+    assert ops(plan) == ["add_layer_normalization", "tanh"]
+    assert len(plan.steps[0].outputs) == 2 and plan.steps[1].inputs == [plan.steps[0].outputs[1]]
+    assert plan.steps[0].attrs == {"axis": -1, "epsilon": 0.5}
+
+
+def lookup(name: str, x: str, y: str) -> str:
+    return f"{y} = ai.lutc.LutLinear<gain_limit = 15>({x}, o, i, g, d, c, m, t{name}, s, b)  "
+
+
+LOOKUP = {
+    "o": np.zeros(4, np.float32),
+    "i": np.ones(4, np.float32),
+    "g": np.arange(4, dtype=np.int32).reshape(2, 2),
+    "d": np.ones((2, 8, 2), np.int8),
+    "c": np.zeros((2, 8), np.int32),
+    "m": np.ones(2, np.float32),
+    "s": np.ones(5, np.float32),
+    "b": np.ones(5, np.float32),
+    "t1": np.ones((2, 8, 5), np.int8),
+    "t2": np.full((2, 8, 5), 2, np.int8),
+}
+LOOKUP_INPUTS = (
+    "float[4] o, float[4] i, int32[2,2] g, int8[2,8,2] d, int32[2,8] c, float[2] m, float[5] s, float[5] b, "
+    "int8[2,8,5] t1, int8[2,8,5] t2"
+)
+
+
+def test_lookups_of_one_tensor_share_an_encode():
+    plan = fuse(
+        model(
+            HEAD
+            + f""" g (float[B, 4] x, {LOOKUP_INPUTS}) => (float[B, 5] y, float[B, 5] z) <float[B, 5] u> {{
+                {lookup("1", "x", "u")} {lookup("2", "x", "z")} y = Relu(u) }}""",
+            **LOOKUP,
+        )
+    )
+    assert ops(plan) == ["lut_encode", "lut_linear", "lut_linear"]
+    assert plan.steps[0].attrs == {"gain_limit": 15, "axis": -1}
+    relu = next(s for s in plan.steps if s.outputs == [plan.outputs[0].value])
+    assert relu.attrs == {
+        "gain_limit": 15,
+        "codebooks": 2,
+        "entries": 8,
+        "outputs": 5,
+        "layout": "ckn",
+        "activation": "relu",
+    }
+    # scale and bias hold the same bytes here: one constant
+    assert relu.inputs[2] == relu.inputs[3]
+
+
+def test_projection_folds_into_the_encode():
+    plan = fuse(
+        model(
+            HEAD
+            + f""" g (float[B, 6] x, float[6] po, float[6] pi, int8[6,4] pm, float[4] pu, {LOOKUP_INPUTS}) => (float[B, 5] y)
+                <float[B, 4] z> {{
+                z = ai.lutc.Project<blocks = [3, 2, 3, 2]>(x, po, pi, pm, pu)  {lookup("1", "z", "y")} }}""",
+            po=f32(6),
+            pi=f32(6),
+            pm=np.ones((6, 4), np.int8),
+            pu=f32(4),
+            **LOOKUP,
+        )
+    )
+    assert ops(plan) == ["lut_encode", "lut_linear"]
+    assert len(plan.steps[0].inputs) == 11 and plan.steps[0].inputs[0] == plan.inputs[0].value
+    assert plan.steps[0].attrs["blocks"] == [3, 2, 3, 2]
+
+
+def test_unused_steps_and_constants_are_dropped():
+    plan = fuse(
+        model(
+            HEAD + " g (float[B, 4] x, float[4] w) => (float[B, 4] y) { u = Mul(x, w)  y = Relu(x) }",
+            w=f32(4),
+        )
+    )
+    assert ops(plan) == ["relu"] and not plan.tensors
+
+
+def test_silu_is_recognised():
+    plan = fuse(model(HEAD + " g (float[B, 4] x) => (float[B, 4] y) { s = Sigmoid(x)  y = Mul(s, x) }"))
+    assert ops(plan) == ["silu"]
+
+
+def test_input_as_output_gets_a_copy():
+    plan = fuse(model(HEAD + " g (float[B, 4] x) => (float[B, 4] x) { }"))
+    assert ops(plan) == ["identity"]
+
+
+def test_every_unsupported_node_is_listed():
+    made = model(
+        HEAD
+        + " g (float[B, 4] x) => (float[B, 4] y) { [one] s = Det(x)  [two] t = other.Magic(s)  [three] y = Relu(t) }"
+    )
+    with pytest.raises(UnsupportedModelError) as caught:
+        fuse(made)
+    message = str(caught.value)
+    assert "'one' (Det, opset 23" in message and "'two' (other::Magic" in message and "three" not in message
+
+
+def test_control_flow_is_refused():
+    made = model(
+        HEAD
+        + """ g (bool c, float[B, 4] x) => (float[B, 4] y) {
+            y = If(c) <then_branch = a () => (float[B, 4] u) { u = Relu(x) }, else_branch = b () => (float[B, 4] v) { v = Neg(x) }> }"""
+    )
+    with pytest.raises(UnsupportedModelError, match="If"):
+        fuse(made)
