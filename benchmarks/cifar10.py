@@ -1,0 +1,95 @@
+"""CIFAR-10 as JPEG files, one folder a class: calibration source and top-1 score for `lutc`.
+
+    lutc compile resnet20.onnx --calib benchmarks.cifar10:calibration -o resnet20.lut
+    lutc eval resnet20.lut --ref resnet20.onnx --data benchmarks.cifar10:test --score benchmarks.cifar10:top1
+
+The layout is `$LUTC_DATA/cifar10-jpg/{train,test}/<class>/<number>.jpg`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.data import data_folder
+
+#: Per-channel mean and standard deviation of the pixels (in 0 .. 1) that the ResNets are fed with.
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+CALIBRATION_IMAGES = 2000
+BATCH = 50
+
+
+def load_images(
+    split: str, limit: int | None = None, seed: int = 0
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Loads normalised images and their class numbers.
+
+    Args:
+        split: "train" or "test".
+        limit: Number of images, drawn at random without replacement; None means all, in folder order.
+        seed: Of the draw.
+
+    Returns:
+        Images float32 [n, 3, 32, 32] and labels int64 [n], 0 .. 9 in alphabetical order of the class names.
+
+    Raises:
+        FileNotFoundError: The data is not there.
+    """
+    folder = data_folder("cifar10-jpg", split)
+    classes = sorted(p.name for p in folder.iterdir() if p.is_dir())
+    files = [
+        (path, label) for label, name in enumerate(classes) for path in sorted((folder / name).glob("*.jpg"))
+    ]
+    if limit is not None and limit < len(files):
+        chosen = np.random.default_rng(seed).choice(len(files), limit, replace=False)
+        files = [files[i] for i in chosen]
+    images = np.empty((len(files), 3, 32, 32), np.float32)
+    for row, (path, _) in enumerate(files):
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"), np.float32) / 255
+        images[row] = ((pixels - MEAN) / STD).transpose(2, 0, 1)
+    return images, np.array([label for _, label in files], np.int64)
+
+
+def batches(images: NDArray[np.float32], input_name: str = "input") -> Iterator[dict[str, NDArray[Any]]]:
+    """Cuts images into feeds `{input_name: float32 [<= 50, 3, 32, 32]}`."""
+    for start in range(0, len(images), BATCH):
+        yield {input_name: images[start : start + BATCH]}
+
+
+def calibration() -> Iterator[dict[str, NDArray[Any]]]:
+    """2,000 training images, without their labels."""
+    yield from batches(load_images("train", CALIBRATION_IMAGES, seed=0)[0])
+
+
+@lru_cache(maxsize=1)
+def _test_set() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    return load_images("test")
+
+
+def test() -> Iterator[dict[str, NDArray[Any]]]:
+    """The 10,000 test images, without their labels."""
+    yield from batches(_test_set()[0])
+
+
+def top1(session: Any) -> float:
+    """Share of the 10,000 test images whose largest logit is the right class.
+
+    Args:
+        session: Anything with ONNX Runtime's `run(output_names, feeds)` and `get_inputs()`.
+    """
+    images, labels = _test_set()
+    name = session.get_inputs()[0].name
+    return accuracy(np.concatenate([session.run(None, feed)[0] for feed in batches(images, name)]), labels)
+
+
+def accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """Top-1 accuracy of logits [n, classes] against labels [n]."""
+    return float(np.mean(logits.argmax(1) == labels))
