@@ -1,0 +1,92 @@
+// Eight-lane float vectors (AVX2 + FMA), for the shared algorithms in ../vector_impl.h and ../dense_impl.h.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#define LUTC_INLINE static inline __attribute__((always_inline))
+
+namespace lutc::kernels {
+namespace {
+
+struct Simd {
+  static constexpr int kWidth = 8;
+  static constexpr int kRegisters = 16;
+  using Float = __m256;
+  using Int = __m256i;
+  using Mask = __m256;
+
+  LUTC_INLINE Int first(int64_t n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  LUTC_INLINE Float zero() { return _mm256_setzero_ps(); }
+  LUTC_INLINE Float set1(float x) { return _mm256_set1_ps(x); }
+  LUTC_INLINE Float load(const float* p) { return _mm256_loadu_ps(p); }
+  LUTC_INLINE Float load_n(const float* p, int64_t n, float fill = 0.0f) {
+    const Int m = first(n);
+    return _mm256_blendv_ps(set1(fill), _mm256_maskload_ps(p, m), as_float(m));
+  }
+  LUTC_INLINE void store(float* p, Float v) { _mm256_storeu_ps(p, v); }
+  LUTC_INLINE void store_n(float* p, Float v, int64_t n) { _mm256_maskstore_ps(p, first(n), v); }
+
+  LUTC_INLINE Float add(Float a, Float b) { return _mm256_add_ps(a, b); }
+  LUTC_INLINE Float sub(Float a, Float b) { return _mm256_sub_ps(a, b); }
+  LUTC_INLINE Float mul(Float a, Float b) { return _mm256_mul_ps(a, b); }
+  LUTC_INLINE Float div(Float a, Float b) { return _mm256_div_ps(a, b); }
+  LUTC_INLINE Float fma(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
+  LUTC_INLINE Float fnma(Float a, Float b, Float c) { return _mm256_fnmadd_ps(a, b, c); }
+  // min and max return their second argument when either is NaN.
+  LUTC_INLINE Float min(Float a, Float b) { return _mm256_min_ps(a, b); }
+  LUTC_INLINE Float max(Float a, Float b) { return _mm256_max_ps(a, b); }
+  LUTC_INLINE Float sqrt(Float a) { return _mm256_sqrt_ps(a); }
+  LUTC_INLINE Float abs(Float a) { return _mm256_andnot_ps(set1(-0.0f), a); }
+  LUTC_INLINE Float neg(Float a) { return _mm256_xor_ps(a, set1(-0.0f)); }
+  LUTC_INLINE Float copysign(Float magnitude, Float sign) {
+    const Float bit = set1(-0.0f);
+    return _mm256_or_ps(_mm256_and_ps(bit, sign), _mm256_andnot_ps(bit, magnitude));
+  }
+  LUTC_INLINE Float round(Float a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  /// a * 2^n for integral n in [-252, 254]: in two steps, so that results may be subnormal or overflow once.
+  LUTC_INLINE Float ldexp(Float a, Float n) {
+    const Int whole = _mm256_cvtps_epi32(n);
+    const Int half = _mm256_srai_epi32(whole, 1);
+    const Int bias = _mm256_set1_epi32(127);
+    const Float low = as_float(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
+    const Float high = as_float(_mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(whole, half), bias), 23));
+    return mul(mul(a, low), high);
+  }
+
+  LUTC_INLINE Mask lt(Float a, Float b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
+  LUTC_INLINE Mask eq(Float a, Float b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
+  LUTC_INLINE Mask is_nan(Float a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
+  LUTC_INLINE Mask either(Mask a, Mask b) { return _mm256_or_ps(a, b); }
+  LUTC_INLINE bool any(Mask a) { return _mm256_movemask_ps(a) != 0; }
+  LUTC_INLINE Mask none() { return zero(); }
+  LUTC_INLINE Float select(Mask m, Float yes, Float no) { return _mm256_blendv_ps(no, yes, m); }
+
+  LUTC_INLINE Int as_int(Float a) { return _mm256_castps_si256(a); }
+  LUTC_INLINE Float as_float(Int a) { return _mm256_castsi256_ps(a); }
+  LUTC_INLINE Int set1_int(int32_t x) { return _mm256_set1_epi32(x); }
+  LUTC_INLINE Int add_int(Int a, Int b) { return _mm256_add_epi32(a, b); }
+  LUTC_INLINE Int and_int(Int a, Int b) { return _mm256_and_si256(a, b); }
+  template <int kBits>
+  LUTC_INLINE Int shift_right(Int a) {
+    return _mm256_srai_epi32(a, kBits);
+  }
+  LUTC_INLINE Float to_float(Int a) { return _mm256_cvtepi32_ps(a); }
+
+  LUTC_INLINE float sum(Float a) {
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+  }
+  LUTC_INLINE float greatest(Float a) {
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+  }
+};
+
+}  // namespace
+}  // namespace lutc::kernels

@@ -1,0 +1,81 @@
+// Sixteen-lane float vectors (AVX-512 F+DQ), for the shared algorithms in ../vector_impl.h and ../dense_impl.h.
+#pragma once
+
+// gcc 12 takes the "undefined" pass-through operands of its own intrinsics for uninitialised variables (gcc bug
+// 105593).
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#define LUTC_INLINE static inline __attribute__((always_inline))
+
+namespace lutc::kernels {
+namespace {
+
+struct Simd {
+  static constexpr int kWidth = 16;
+  static constexpr int kRegisters = 32;
+  using Float = __m512;
+  using Int = __m512i;
+  using Mask = __mmask16;
+
+  LUTC_INLINE Mask first(int64_t n) { return static_cast<Mask>((1u << n) - 1u); }
+  LUTC_INLINE Float zero() { return _mm512_setzero_ps(); }
+  LUTC_INLINE Float set1(float x) { return _mm512_set1_ps(x); }
+  LUTC_INLINE Float load(const float* p) { return _mm512_loadu_ps(p); }
+  LUTC_INLINE Float load_n(const float* p, int64_t n, float fill = 0.0f) {
+    return _mm512_mask_loadu_ps(set1(fill), first(n), p);
+  }
+  LUTC_INLINE void store(float* p, Float v) { _mm512_storeu_ps(p, v); }
+  LUTC_INLINE void store_n(float* p, Float v, int64_t n) { _mm512_mask_storeu_ps(p, first(n), v); }
+
+  LUTC_INLINE Float add(Float a, Float b) { return _mm512_add_ps(a, b); }
+  LUTC_INLINE Float sub(Float a, Float b) { return _mm512_sub_ps(a, b); }
+  LUTC_INLINE Float mul(Float a, Float b) { return _mm512_mul_ps(a, b); }
+  LUTC_INLINE Float div(Float a, Float b) { return _mm512_div_ps(a, b); }
+  LUTC_INLINE Float fma(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
+  LUTC_INLINE Float fnma(Float a, Float b, Float c) { return _mm512_fnmadd_ps(a, b, c); }
+  // min and max return their second argument when either is NaN.
+  LUTC_INLINE Float min(Float a, Float b) { return _mm512_min_ps(a, b); }
+  LUTC_INLINE Float max(Float a, Float b) { return _mm512_max_ps(a, b); }
+  LUTC_INLINE Float sqrt(Float a) { return _mm512_sqrt_ps(a); }
+  LUTC_INLINE Float abs(Float a) { return _mm512_abs_ps(a); }
+  LUTC_INLINE Float neg(Float a) { return _mm512_xor_ps(a, set1(-0.0f)); }
+  LUTC_INLINE Float copysign(Float magnitude, Float sign) {
+    const Int bit = _mm512_set1_epi32(static_cast<int>(0x80000000u));
+    return as_float(_mm512_ternarylogic_epi32(bit, as_int(sign), as_int(magnitude), 0xca));
+  }
+  LUTC_INLINE Float round(Float a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  /// a * 2^n for integral n in [-252, 254].
+  LUTC_INLINE Float ldexp(Float a, Float n) { return _mm512_scalef_ps(a, n); }
+
+  LUTC_INLINE Mask lt(Float a, Float b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+  LUTC_INLINE Mask eq(Float a, Float b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+  LUTC_INLINE Mask is_nan(Float a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
+  LUTC_INLINE Mask either(Mask a, Mask b) { return static_cast<Mask>(a | b); }
+  LUTC_INLINE bool any(Mask a) { return a != 0; }
+  LUTC_INLINE Mask none() { return 0; }
+  LUTC_INLINE Float select(Mask m, Float yes, Float no) { return _mm512_mask_blend_ps(m, no, yes); }
+
+  LUTC_INLINE Int as_int(Float a) { return _mm512_castps_si512(a); }
+  LUTC_INLINE Float as_float(Int a) { return _mm512_castsi512_ps(a); }
+  LUTC_INLINE Int set1_int(int32_t x) { return _mm512_set1_epi32(x); }
+  LUTC_INLINE Int add_int(Int a, Int b) { return _mm512_add_epi32(a, b); }
+  LUTC_INLINE Int and_int(Int a, Int b) { return _mm512_and_si512(a, b); }
+  template <int kBits>
+  LUTC_INLINE Int shift_right(Int a) {
+    return _mm512_srai_epi32(a, kBits);
+  }
+  LUTC_INLINE Float to_float(Int a) { return _mm512_cvtepi32_ps(a); }
+
+  LUTC_INLINE float sum(Float a) { return _mm512_reduce_add_ps(a); }
+  LUTC_INLINE float greatest(Float a) { return _mm512_reduce_max_ps(a); }
+};
+
+}  // namespace
+}  // namespace lutc::kernels

@@ -1,0 +1,7 @@
+#include "kernels/avx512/simd.h"
+#include "kernels/vector_impl.h"
+
+namespace lutc::kernels {
+extern const VectorKernels kVectorAvx512;
+const VectorKernels kVectorAvx512 = make_vector_kernels();
+}  // namespace lutc::kernels

@@ -1,0 +1,352 @@
+// The algorithms behind VectorKernels, once for every ISA. A per-ISA file defines Simd (simd.h) and then includes this
+// one; everything has internal linkage, so each copy keeps its own instructions.
+#pragma once
+
+#include <limits>
+
+#include "kernels/vector.h"
+
+namespace lutc::kernels {
+namespace {
+
+using V = Simd;
+using Float = Simd::Float;
+constexpr int W = Simd::kWidth;
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+/// c[0] + c[1] x + ... by Horner; the coefficients are least-maximum fits in double precision, rounded to float.
+template <int kCount>
+LUTC_INLINE Float polynomial(Float x, const float (&c)[kCount]) {
+  Float p = V::set1(c[kCount - 1]);
+  for (int i = kCount - 2; i >= 0; --i) p = V::fma(p, x, V::set1(c[i]));
+  return p;
+}
+
+/// exp for x in [-104, 88.8] or NaN: x = n ln 2 + r, and 2^n (1 + r + r^2 P(r)).
+LUTC_INLINE Float exp_in_range(Float x) {
+  static constexpr float kP[] = {0.49999994f, 0.16666520f, 0.041668404f, 0.0083688991f, 0.0013814222f};
+  const Float n = V::round(V::mul(x, V::set1(1.44269504f)));
+  Float r = V::fnma(n, V::set1(0.693359375f), x);  // ln 2 in two parts; n times the first is exact
+  r = V::fnma(n, V::set1(-2.12194440e-4f), r);
+  const Float y = V::add(V::fma(V::mul(r, r), polynomial(r, kP), r), V::set1(1.0f));
+  return V::ldexp(y, n);
+}
+
+struct Exp {
+  LUTC_INLINE Float apply(Float x) {
+    return exp_in_range(V::max(V::set1(-104.0f), V::min(V::set1(88.8f), x)));  // constants first: NaN passes
+  }
+};
+
+struct Log {
+  LUTC_INLINE Float apply(Float x) {
+    static constexpr float kP[] = {0.33333331f, -0.25000823f, 0.20001221f, -0.16623327f,
+                                   0.14201882f, -0.13160631f, 0.12760857f, -0.076322757f};
+    const auto tiny = V::lt(x, V::set1(1.17549435e-38f));
+    const Float normal = V::select(tiny, V::mul(x, V::set1(8388608.0f)), x);
+    // normal = 2^e m with m in [sqrt(1/2), sqrt(2))
+    const auto bits = V::add_int(V::as_int(normal), V::set1_int(-0x3f3504f3));
+    Float e = V::to_float(V::template shift_right<23>(bits));
+    e = V::select(tiny, V::sub(e, V::set1(23.0f)), e);
+    const Float m = V::as_float(V::add_int(V::and_int(bits, V::set1_int(0x007fffff)), V::set1_int(0x3f3504f3)));
+    const Float f = V::sub(m, V::set1(1.0f));
+    const Float f2 = V::mul(f, f);
+    Float y = V::mul(V::mul(f2, f), polynomial(f, kP));
+    y = V::fma(e, V::set1(-2.12194440e-4f), y);
+    y = V::fnma(V::set1(0.5f), f2, y);
+    y = V::fma(e, V::set1(0.693359375f), V::add(f, y));
+    y = V::select(V::lt(x, V::set1(kInfinity)), y, x);  // infinity and NaN
+    y = V::select(V::lt(x, V::zero()), V::set1(std::numeric_limits<float>::quiet_NaN()), y);
+    return V::select(V::eq(x, V::zero()), V::set1(-kInfinity), y);
+  }
+};
+
+/// Odd polynomial near 0; 1 - exp(-t P(t)) beyond (a fit of -log erfc), which is 1 in float from 4 on.
+struct Erf {
+  LUTC_INLINE Float apply(Float x) {
+    static constexpr float kNear[] = {0.12837917f,   -0.37612626f,    0.11283585f,    -0.026853813f,
+                                      0.0051883277f, -0.00080101937f, 0.000078538615f};
+    static constexpr float kFar[] = {-1.1285107f,  -0.63573098f,   -0.10524463f,
+                                     0.022878589f, -0.0032113108f, 0.00021353202f};
+    const Float a = V::abs(x);
+    const Float t = V::min(V::set1(4.0f), a);
+    const Float near = V::fma(x, polynomial(V::mul(x, x), kNear), x);
+    const Float far = V::sub(V::set1(1.0f), exp_in_range(V::mul(t, polynomial(t, kFar))));
+    return V::select(V::lt(a, V::set1(0.95f)), near, V::copysign(far, x));
+  }
+};
+
+struct Tanh {
+  LUTC_INLINE Float apply(Float x) {
+    static constexpr float kNear[] = {-0.33333281f, 0.13331442f, -0.053739715f, 0.020639086f, -0.0057049869f};
+    const Float a = V::abs(x);
+    const Float s = V::mul(x, x);
+    const Float near = V::fma(V::mul(x, s), polynomial(s, kNear), x);
+    const Float e = exp_in_range(V::min(V::set1(20.0f), V::add(a, a)));
+    const Float far = V::sub(V::set1(1.0f), V::div(V::set1(2.0f), V::add(e, V::set1(1.0f))));
+    return V::select(V::lt(a, V::set1(0.625f)), near, V::copysign(far, x));
+  }
+};
+
+struct Sigmoid {
+  LUTC_INLINE Float apply(Float x) { return V::div(V::set1(1.0f), V::add(V::set1(1.0f), Exp::apply(V::neg(x)))); }
+};
+
+struct Silu {
+  LUTC_INLINE Float apply(Float x) { return V::div(x, V::add(V::set1(1.0f), Exp::apply(V::neg(x)))); }
+};
+
+struct Gelu {
+  LUTC_INLINE Float apply(Float x) {
+    const Float half = V::mul(V::set1(0.5f), x);
+    return V::fma(half, Erf::apply(V::mul(x, V::set1(0.70710678f))), half);
+  }
+};
+
+struct GeluTanh {
+  LUTC_INLINE Float apply(Float x) {
+    const Float half = V::mul(V::set1(0.5f), x);
+    const Float u = V::mul(x, V::fma(V::mul(x, x), V::set1(0.0356774081f), V::set1(0.797884561f)));
+    return V::fma(half, Tanh::apply(u), half);
+  }
+};
+
+struct Relu {
+  LUTC_INLINE Float apply(Float x) { return V::max(V::zero(), x); }
+};
+struct Abs {
+  LUTC_INLINE Float apply(Float x) { return V::abs(x); }
+};
+struct Sqrt {
+  LUTC_INLINE Float apply(Float x) { return V::sqrt(x); }
+};
+struct Copy {
+  LUTC_INLINE Float apply(Float x) { return x; }
+};
+
+/// y[i] = body(vector of index i ...), the tail under a mask. Body: Float(int64_t i, loader) with loader(p) reading p[i
+/// ...].
+template <class Body>
+LUTC_INLINE void map(int64_t n, float* y, const Body& body) {
+  int64_t i = 0;
+  for (; i + W <= n; i += W) V::store(y + i, body([i](const float* p) { return V::load(p + i); }));
+  if (i < n) V::store_n(y + i, body([i, n](const float* p) { return V::load_n(p + i, n - i); }), n - i);
+}
+
+template <class F>
+void unary(const float* x, float* y, int64_t n) {
+  map(n, y, [=](auto at) { return F::apply(at(x)); });
+}
+
+void add(const float* a, const float* b, float* y, int64_t n) {
+  map(n, y, [=](auto at) { return V::add(at(a), at(b)); });
+}
+void sub(const float* a, const float* b, float* y, int64_t n) {
+  map(n, y, [=](auto at) { return V::sub(at(a), at(b)); });
+}
+void mul(const float* a, const float* b, float* y, int64_t n) {
+  map(n, y, [=](auto at) { return V::mul(at(a), at(b)); });
+}
+void div(const float* a, const float* b, float* y, int64_t n) {
+  map(n, y, [=](auto at) { return V::div(at(a), at(b)); });
+}
+void add_scalar(const float* a, float b, float* y, int64_t n) {
+  const Float s = V::set1(b);
+  map(n, y, [=](auto at) { return V::add(at(a), s); });
+}
+void mul_scalar(const float* a, float b, float* y, int64_t n) {
+  const Float s = V::set1(b);
+  map(n, y, [=](auto at) { return V::mul(at(a), s); });
+}
+
+void activate(Activation activation, const float* x, float* y, int64_t n) {
+  switch (activation) {
+    case Activation::kNone:
+      if (x != y) unary<Copy>(x, y, n);
+      return;
+    case Activation::kRelu:
+      return unary<Relu>(x, y, n);
+    case Activation::kGelu:
+      return unary<Gelu>(x, y, n);
+    case Activation::kGeluTanh:
+      return unary<GeluTanh>(x, y, n);
+    case Activation::kSilu:
+      return unary<Silu>(x, y, n);
+    case Activation::kTanh:
+      return unary<Tanh>(x, y, n);
+    case Activation::kSigmoid:
+      return unary<Sigmoid>(x, y, n);
+  }
+}
+
+float max_of(const float* x, int64_t n) {
+  Float m0 = V::set1(-kInfinity), m1 = m0;
+  auto nan = V::none();
+  int64_t i = 0;
+  for (; i + 2 * W <= n; i += 2 * W) {
+    const Float a = V::load(x + i), b = V::load(x + i + W);
+    nan = V::either(nan, V::either(V::is_nan(a), V::is_nan(b)));
+    m0 = V::max(a, m0);  // the running maximum second: a NaN is dropped here, and seen above
+    m1 = V::max(b, m1);
+  }
+  for (; i < n; i += W) {
+    const Float a = i + W <= n ? V::load(x + i) : V::load_n(x + i, n - i, -kInfinity);
+    nan = V::either(nan, V::is_nan(a));
+    m0 = V::max(a, m0);
+  }
+  return V::any(nan) ? std::numeric_limits<float>::quiet_NaN() : V::greatest(V::max(m0, m1));
+}
+
+/// Sum of body(vector) over a row, in four partial sums. Body: Float(Float value, int64_t index).
+template <class Body>
+LUTC_INLINE float accumulate(const float* x, int64_t n, const Body& body) {
+  Float s0 = V::zero(), s1 = V::zero(), s2 = V::zero(), s3 = V::zero();
+  int64_t i = 0;
+  for (; i + 4 * W <= n; i += 4 * W) {
+    s0 = V::add(s0, body(V::load(x + i)));
+    s1 = V::add(s1, body(V::load(x + i + W)));
+    s2 = V::add(s2, body(V::load(x + i + 2 * W)));
+    s3 = V::add(s3, body(V::load(x + i + 3 * W)));
+  }
+  for (; i + W <= n; i += W) s0 = V::add(s0, body(V::load(x + i)));
+  float tail = 0.0f;
+  if (i < n) {
+    float lanes[W];
+    V::store(lanes, body(V::load_n(x + i, n - i)));
+    for (int64_t j = 0; j < n - i; ++j) tail += lanes[j];
+  }
+  return V::sum(V::add(V::add(s0, s1), V::add(s2, s3))) + tail;
+}
+
+float sum_of(const float* x, int64_t n) {
+  return accumulate(x, n, [](Float v) { return v; });
+}
+
+float exp_row(const float* x, const float* mask, float scale, float* y, int64_t n) {
+  if (mask != nullptr) {
+    map(n, y, [=](auto at) { return V::fma(at(x), V::set1(scale), at(mask)); });
+  } else if (scale != 1.0f) {
+    mul_scalar(x, scale, y, n);
+  } else if (x != y) {
+    unary<Copy>(x, y, n);
+  }
+  const Float top = V::set1(max_of(y, n));
+  Float s = V::zero();
+  int64_t i = 0;
+  for (; i + W <= n; i += W) {
+    const Float e = Exp::apply(V::sub(V::load(y + i), top));
+    V::store(y + i, e);
+    s = V::add(s, e);
+  }
+  float total = V::sum(s);
+  if (i < n) {
+    V::store_n(y + i, Exp::apply(V::sub(V::load_n(y + i, n - i), top)), n - i);
+    for (; i < n; ++i) total += y[i];
+  }
+  return total;
+}
+
+void softmax_row(const float* x, float* y, int64_t n) {
+  const float total = exp_row(x, nullptr, 1.0f, y, n);
+  mul_scalar(y, 1.0f / total, y, n);
+}
+
+void log_softmax_row(const float* x, float* y, int64_t n) {
+  const Float top = V::set1(max_of(x, n));
+  const float total = accumulate(x, n, [=](Float v) { return Exp::apply(V::sub(v, top)); });
+  float log_total;
+  unary<Log>(&total, &log_total, 1);
+  const Float shift = V::set1(log_total);
+  map(n, y, [=](auto at) { return V::sub(V::sub(at(x), top), shift); });
+}
+
+void layer_norm_rows(const float* a, const float* b, const float* scale, const float* bias, float epsilon, float* sum,
+                     float* y, int64_t rows, int64_t d) {
+  const float inv_d = 1.0f / static_cast<float>(d);
+  for (int64_t row = 0; row < rows; ++row, a += d, y += d) {
+    const float* t = a;
+    if (b != nullptr || sum != nullptr) {
+      float* total = sum != nullptr ? sum : y;
+      if (b != nullptr) {
+        add(a, b, total, d);
+        b += d;
+      } else {
+        unary<Copy>(a, total, d);
+      }
+      t = total;
+      if (sum != nullptr) sum += d;
+    }
+    const Float mean = V::set1(sum_of(t, d) * inv_d);
+    const float variance = inv_d * accumulate(t, d, [=](Float v) {
+                             const Float c = V::sub(v, mean);
+                             return V::mul(c, c);
+                           });
+    Float inverse = V::div(V::set1(1.0f), V::sqrt(V::set1(variance + epsilon)));
+    if (bias != nullptr) {
+      map(d, y, [=](auto at) { return V::fma(V::mul(V::sub(at(t), mean), inverse), at(scale), at(bias)); });
+    } else {
+      map(d, y, [=](auto at) { return V::mul(V::mul(V::sub(at(t), mean), inverse), at(scale)); });
+    }
+  }
+}
+
+void rms_norm_rows(const float* a, const float* scale, float epsilon, float* y, int64_t rows, int64_t d) {
+  for (int64_t row = 0; row < rows; ++row, a += d, y += d) {
+    const float square = accumulate(a, d, [](Float v) { return V::mul(v, v); }) / static_cast<float>(d);
+    const Float inverse = V::div(V::set1(1.0f), V::sqrt(V::set1(square + epsilon)));
+    map(d, y, [=](auto at) { return V::mul(V::mul(at(a), inverse), at(scale)); });
+  }
+}
+
+void scale_shift(const float* x, const float* scale, const float* shift, float* y, int64_t n) {
+  if (scale != nullptr && shift != nullptr) {
+    map(n, y, [=](auto at) { return V::fma(at(x), at(scale), at(shift)); });
+  } else if (scale != nullptr) {
+    mul(x, scale, y, n);
+  } else if (shift != nullptr) {
+    add(x, shift, y, n);
+  } else if (x != y) {
+    unary<Copy>(x, y, n);
+  }
+}
+
+void epilogue_row(const float* x, const float* bias, const float* residual, Activation activation,
+                  bool activation_after_residual, float* y, int64_t n) {
+  scale_shift(x, nullptr, bias, y, n);
+  if (residual != nullptr && activation_after_residual) add(y, residual, y, n);
+  activate(activation, y, y, n);
+  if (residual != nullptr && !activation_after_residual) add(y, residual, y, n);
+}
+
+constexpr VectorKernels make_vector_kernels() {
+  return {unary<Exp>,
+          unary<Log>,
+          unary<Erf>,
+          unary<Tanh>,
+          unary<Sigmoid>,
+          unary<Silu>,
+          unary<Gelu>,
+          unary<GeluTanh>,
+          unary<Relu>,
+          unary<Abs>,
+          unary<Sqrt>,
+          add,
+          sub,
+          mul,
+          div,
+          add_scalar,
+          mul_scalar,
+          activate,
+          max_of,
+          sum_of,
+          softmax_row,
+          log_softmax_row,
+          exp_row,
+          layer_norm_rows,
+          rms_norm_rows,
+          scale_shift,
+          epilogue_row};
+}
+
+}  // namespace
+}  // namespace lutc::kernels
