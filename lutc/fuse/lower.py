@@ -11,10 +11,10 @@ import onnx_ir as ir
 from lutc.errors import UnsupportedModelError
 from lutc.fuse.attributes import plan_attributes
 from lutc.fuse.dtypes import output_dtype, plan_dtype
-from lutc.ir.opset import step_name
+from lutc.ir.graph import LUTC_DOMAIN
+from lutc.ir.opset import LUTC_STEPS, ONNX_STEPS
 from lutc.plan import OMITTED, Dim, Plan, Port, Step
 
-LUTC_DOMAIN = "ai.lutc"
 PROJECT_STEP = "project"  # only between lowering and the rewrite that folds it into lut_encode
 
 
@@ -90,13 +90,14 @@ class _Lowering:
         return self.index[value]
 
     def _node(self, node: ir.Node) -> None:
-        if node.domain == LUTC_DOMAIN and node.op_type in _LOOKUPS:
-            _LOOKUPS[node.op_type](self, node)
+        if node.domain == LUTC_DOMAIN and node.op_type in _OWN:
+            _OWN[node.op_type](self, node)
             return
         if node.domain == "" and node.op_type == "Constant":
             self._constant(node)
             return
-        op = step_name(node.domain, node.op_type)
+        steps = {"": ONNX_STEPS, LUTC_DOMAIN: LUTC_STEPS}.get(node.domain, {})
+        op = steps.get(node.op_type)
         if op is None:
             raise ValueError("the runtime has no such operator")
         self.emit(op, node, plan_attributes(node))
@@ -176,10 +177,10 @@ def _dims(value: ir.Value) -> tuple[Dim | None, ...] | None:
     return tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
 
 
-_LOOKUPS = {
+# Operators of `ai.lutc` that are more than their name in the table.
+_OWN = {
     "LutLinear": lambda lowering, node: lowering.lookup(node, "lut_linear", -1),
     "LutConv": lambda lowering, node: lowering.lookup(node, "lut_conv", 1),
     "Project": lambda lowering, node: lowering.emit(PROJECT_STEP, node, plan_attributes(node)),
     "Linear": lambda lowering, node: lowering.emit("linear", node, {"activation": "none"}),
-    "Attention": lambda lowering, node: lowering.emit("attention", node, plan_attributes(node)),
 }
