@@ -32,6 +32,8 @@ std::vector<Isa> available_isas();
 const char* isa_name(Isa isa);
 /// Table for one ISA; kUnsupported if this CPU cannot execute it.
 Result<const KernelTable*> table_for(Isa isa);
+/// Table by ISA name; kInvalidArgument names the choices when it is none of them.
+Result<const KernelTable*> table_named(const std::string& name);
 /// The table of the best ISA, or of the one named by the environment variable LUTC_ISA (kInvalidArgument names the choices when it is none of them).
 Result<const KernelTable*> default_table();
 
