@@ -43,7 +43,7 @@ bool cpu_has(Isa isa) {
   constexpr unsigned kFma = bit(12), kOsxsave = bit(27), kAvx = bit(28), kF16c = bit(29);  // leaf 1, ecx
   if (!all_set(basic.ecx, kFma | kOsxsave | kAvx | kF16c)) return false;
   const unsigned long long saved = saved_state();
-  constexpr unsigned kAvx2 = bit(5);                                       // leaf 7, ebx
+  constexpr unsigned kAvx2 = bit(5);                                        // leaf 7, ebx
   if (!all_set(saved, 0x6) || !all_set(extended.ebx, kAvx2)) return false;  // XMM and YMM
   if (isa == Isa::kAvx2) return true;
   constexpr unsigned kF = bit(16), kDq = bit(17), kBw = bit(30), kVl = bit(31);  // leaf 7, ebx
@@ -60,7 +60,9 @@ bool cpu_has(Isa isa) { return isa == Isa::kScalar; }
 
 constexpr Isa kIsas[] = {Isa::kScalar, Isa::kAvx2, Isa::kAvx512};
 
-KernelTable make_table(Isa isa) { return {isa, isa_name(isa), dense_kernels(isa), vector_kernels(isa), lookup_kernels(isa)}; }
+KernelTable make_table(Isa isa) {
+  return {isa, isa_name(isa), dense_kernels(isa), vector_kernels(isa), lookup_kernels(isa)};
+}
 
 std::string isa_names() {
   std::string names;
@@ -92,7 +94,8 @@ const char* isa_name(Isa isa) {
 Result<const KernelTable*> table_for(Isa isa) {
   static const KernelTable tables[] = {make_table(Isa::kScalar), make_table(Isa::kAvx2), make_table(Isa::kAvx512)};
   if (!cpu_has(isa))
-    return Status(ErrorCode::kUnsupported, std::string("this CPU cannot execute ") + isa_name(isa) + " kernels; it can: " + isa_names());
+    return Status(ErrorCode::kUnsupported,
+                  std::string("this CPU cannot execute ") + isa_name(isa) + " kernels; it can: " + isa_names());
   return &tables[static_cast<int>(isa)];
 }
 
