@@ -1,0 +1,139 @@
+"""Fitting one linear layer: encode (behind a projection if asked), tables, bias."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from lutc.fit.encode import decode_rows, encode_rows, lookup_chunks, lookup_linear
+from lutc.fit.encoder import FittedEncoder, even_groups, fit_encoder, pad_groups
+from lutc.fit.projection import apply_projection, fit_projection
+from lutc.fit.tables import Moments, fit_table, round_table
+from lutc.forms import Form
+from lutc.ir.parameters import LookupParameters, ProjectParameters
+
+Floats = npt.NDArray[np.float32]
+
+FREE_LIMIT = 2600
+"""Largest C * K (times taps) whose entries are refitted one by one; beyond it tables stay tied to their atoms."""
+
+HELD_OUT = 6
+"""One in so many rows, the last ones, judges the refits."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FittedLayer:
+    """A lookup layer.
+
+    Attributes:
+        lookup: Constants of the LutLinear or LutConv.
+        projection: Constants of the Project in front of it, if any.
+        error: Squared error over variance of the outputs on held-out rows.
+    """
+
+    lookup: LookupParameters
+    projection: ProjectParameters | None
+    error: float
+
+
+def atom_matrix(encoder: FittedEncoder) -> Floats:
+    """Decoded input of one unit of gain of each entry: float32 [C * K, D]."""
+    codebooks, entries, _ = encoder.atoms.shape
+    features = len(encoder.offset)
+    matrix = np.zeros((codebooks, entries, features + 1), np.float32)
+    rows = np.arange(codebooks)[:, None, None]
+    np.add.at(matrix, (rows, np.arange(entries)[None, :, None], encoder.groups[:, None, :]), encoder.atoms)
+    return matrix[..., :features].reshape(-1, features)
+
+
+def _split(rows: int) -> int:
+    """Rows that are fitted; the others judge. A single row does both."""
+    return max(rows - max(rows // HELD_OUT, 1), 1)
+
+
+def _moments(encoder: FittedEncoder, codes: npt.NDArray[np.uint8], gains: Floats, y: Floats, free: bool) -> Moments:
+    entries = encoder.atoms.shape[1]
+    features = len(encoder.offset)
+
+    def lookups() -> Iterator[tuple[Floats, Floats]]:
+        for part, matrix in lookup_chunks(codes, gains, entries):
+            yield matrix, y[part]
+
+    def decoded() -> Iterator[tuple[Floats, Floats]]:
+        for start in range(0, len(y), 8192):
+            part = slice(start, start + 8192)
+            yield decode_rows(codes[:, part], gains[:, part], encoder.atoms, encoder.groups, features), y[part]
+
+    if free:
+        return Moments.collect(lookups(), len(codes) * entries, y.shape[1])
+    return Moments.collect(decoded(), features, y.shape[1])
+
+
+def fit_linear(
+    x: Floats, y: Floats, weight: Floats, form: Form, *, seed: int
+) -> FittedLayer:
+    """Fit lookups that map x to y.
+
+    Args:
+        x: What the layer will read, float32 [rows, D].
+        y: What it should answer, float32 [rows, N].
+        weight: The dense layer's, float32 [D, N].
+        form: A gain or plain form.
+        seed: Of all sampling.
+
+    Returns:
+        The layer.
+    """
+    projection = None
+    if form.projection == "none":
+        groups = pad_groups(even_groups(x.shape[1], form.width))
+        offset = x.mean(axis=0, dtype=np.float64).astype(np.float32)
+        metric = weight.astype(np.float64) @ weight.T
+        encoder = fit_encoder(x, metric, groups, form, offset=offset, seed=seed)
+    else:
+        fitted = fit_projection(x, y, weight, form)
+        projection, weight = fitted.parameters, fitted.weight
+        x = apply_projection(x, projection)
+        ones = np.ones(x.shape[1], np.float32)
+        encoder = fit_encoder(
+            x, fitted.metric, fitted.groups, form, offset=ones * 0, seed=seed, inv_scale=ones
+        )
+    codes, gains = encode_rows(x, encoder)
+    entries = encoder.atoms.shape[1]
+    free = len(codes) * entries <= FREE_LIMIT
+    cut = _split(len(x))
+    held = slice(min(cut, len(x) - 1), None)
+    train = _moments(encoder, codes[:, :cut], gains[:, :cut], y[:cut], free)
+    held_out = _moments(encoder, codes[:, held], gains[:, held], y[held], free)
+    table = fit_table(train, held_out, atom_matrix(encoder), weight, free=free)
+    integers, scale = round_table(table.table, usage(codes, gains, entries)[1])
+    mean_gain = usage(codes, gains, entries)[0]
+    bias = y.mean(axis=0, dtype=np.float64) - (mean_gain @ integers.astype(np.float64)) * scale
+    lookup = LookupParameters(
+        **encoder.constants(),  # type: ignore[arg-type]
+        table=integers.reshape(len(codes), entries, -1),
+        scale=scale,
+        bias=bias.astype(np.float32),
+    )
+    return FittedLayer(lookup, projection, table.error)
+
+
+def usage(
+    codes: npt.NDArray[np.uint8], gains: Floats, entries: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Mean gain and mean squared gain of each entry, float64 [C * K] each."""
+    codebooks, rows = codes.shape
+    index = (codes.astype(np.int64) + np.arange(codebooks)[:, None] * entries).reshape(-1)
+    size = codebooks * entries
+    mean = np.bincount(index, gains.reshape(-1), size) / max(rows, 1)
+    return mean, np.bincount(index, (gains * gains).reshape(-1), size) / max(rows, 1)
+
+
+def run_linear(x: Floats, layer: FittedLayer) -> Floats:
+    """The layer's output: float32 [..., N] of float32 [..., D]."""
+    if layer.projection is not None:
+        x = apply_projection(x, layer.projection)
+    return lookup_linear(x, layer.lookup)
