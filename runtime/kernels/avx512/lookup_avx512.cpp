@@ -1,0 +1,273 @@
+// Lookups with AVX-512 VBMI and VNNI: 16 rows in the 32-bit lanes, byte j of a lane belongs to codebook j of a unit of four. vpermb looks four
+// codebooks up, vpdpbusd multiplies by the gains and sums.
+//
+// gcc reorders intrinsics of an unrolled block until they no longer fit 32 registers, and then spills; the two instructions of the inner loop
+// are therefore volatile asm, which keeps their order and leaves the choice of registers to the compiler.
+#include "kernels/avx512/lookup_avx512.h"
+
+#include "kernels/avx512/intrinsics.h"
+
+namespace lutc::kernels {
+namespace {
+
+constexpr int kPanels = 4;
+constexpr int kColumns = 6;
+/// Tables kept in registers; the others are operands in memory (24 accumulators, tables, index, gains and one temporary make 32).
+constexpr int kHeld = 5;
+
+#define LUTC_INLINE __attribute__((always_inline)) inline
+
+template <int K>
+LUTC_INLINE __m512i load_table(const uint8_t* p) {
+  if constexpr (K == 16) return _mm512_loadu_si512(p);
+  if constexpr (K == 8) return _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+
+LUTC_INLINE void step(__m512i& acc, __m512i index, __m512i table, __m512i gain) {
+  __m512i q;
+  asm volatile("vpermb %2, %1, %0" : "=v"(q) : "v"(index), "v"(table));
+  asm volatile("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(q), "v"(gain));
+}
+
+LUTC_INLINE void step(__m512i& acc, __m512i index, const uint8_t* table, __m512i gain) {
+  __m512i q;
+  asm volatile("vpermb %2, %1, %0" : "=v"(q) : "v"(index), "m"(*reinterpret_cast<const __m512i*>(table)));
+  asm volatile("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(q), "v"(gain));
+}
+
+/// kP panels times kN columns over all taps and units.
+template <int kP, int kN, int K, bool kGain>
+void block(const LookupBlock& b) {
+  __m512i acc[kP][kN];
+#pragma GCC unroll 4
+  for (int p = 0; p < kP; ++p) {
+    const __m512i start = kGain ? _mm512_loadu_si512(b.starts + p * b.start_panel_step)
+                                : _mm512_set1_epi32(static_cast<int32_t>(-128 * 4 * b.units * b.tap_count));
+#pragma GCC unroll 6
+    for (int n = 0; n < kN; ++n) acc[p][n] = start;
+  }
+  // The last table stays in memory where registers are short: only whole 64-byte cells can be operands.
+  constexpr bool kSpill = K == 16 && kN == kColumns && kP == kPanels;
+  constexpr int kRegisters = kSpill ? kHeld : kN;
+  const __m512i ones = _mm512_set1_epi8(1);
+  const uint8_t* table = b.table;
+  for (int64_t t = 0; t < b.tap_count; ++t) {
+    const uint8_t* codes = b.codes + 4 * b.taps[t];
+    const uint8_t* gains = b.gains + 4 * b.taps[t];
+    for (int64_t u = 0; u < b.units; ++u) {
+      __m512i tables[kRegisters];
+#pragma GCC unroll 6
+      for (int n = 0; n < kRegisters; ++n) tables[n] = load_table<K>(table + n * 4 * K);
+#pragma GCC unroll 4
+      for (int p = 0; p < kP; ++p) {
+        const __m512i index = _mm512_loadu_si512(codes + p * b.code_panel_step);
+        const __m512i gain = kGain ? _mm512_loadu_si512(gains + p * b.gain_panel_step) : ones;
+#pragma GCC unroll 6
+        for (int n = 0; n < kRegisters; ++n) step(acc[p][n], index, tables[n], gain);
+        if constexpr (kSpill) step(acc[p][kN - 1], index, table + (kN - 1) * 4 * K, gain);
+      }
+      table += b.table_unit_step;
+      codes += b.code_unit_step;
+      gains += b.gain_unit_step;
+    }
+  }
+#pragma GCC unroll 6
+  for (int n = 0; n < kN; ++n) {
+#pragma GCC unroll 4
+    for (int p = 0; p < kP; ++p) _mm512_storeu_si512(b.acc + n * b.acc_stride + p * 16, acc[p][n]);
+  }
+}
+
+/// A part of a block: `panels` from panel p, `columns` from column n.
+LookupBlock part(const LookupBlock& b, int p, int n) {
+  LookupBlock sub = b;
+  sub.codes += p * b.code_panel_step;
+  if (b.gain_limit > 0) {
+    sub.gains += p * b.gain_panel_step;
+    sub.starts += p * b.start_panel_step;
+  }
+  sub.table += n * 4 * b.entries;
+  sub.acc += n * b.acc_stride + p * 16;
+  return sub;
+}
+
+template <int kP, int K, bool kGain>
+void columns(const LookupBlock& b) {
+  if (b.columns == 6) return block<kP, 6, K, kGain>(b);
+  int n = 0;
+  if (b.columns - n >= 4) {
+    block<kP, 4, K, kGain>(part(b, 0, n));
+    n += 4;
+  }
+  if (b.columns - n >= 2) {
+    block<kP, 2, K, kGain>(part(b, 0, n));
+    n += 2;
+  }
+  if (b.columns - n >= 1) block<kP, 1, K, kGain>(part(b, 0, n));
+}
+
+template <int K, bool kGain>
+void panels(const LookupBlock& b) {
+  int p = 0;
+  if (b.panels >= 4) {
+    columns<4, K, kGain>(b);
+    p = 4;
+  }
+  if (b.panels - p >= 2) {
+    columns<2, K, kGain>(part(b, p, 0));
+    p += 2;
+  }
+  if (b.panels - p >= 1) columns<1, K, kGain>(part(b, p, 0));
+}
+
+void lookup(const LookupBlock& b) {
+  const bool gain = b.gain_limit > 0;
+  switch (b.entries) {
+    case 16: return gain ? panels<16, true>(b) : panels<16, false>(b);
+    case 8: return gain ? panels<8, true>(b) : panels<8, false>(b);
+    default: return gain ? panels<4, true>(b) : panels<4, false>(b);
+  }
+}
+
+/// Transposes 16 vectors of 16 dwords.
+LUTC_INLINE void transpose16(__m512i (&v)[16]) {
+  __m512i t[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    t[2 * i] = _mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
+    t[2 * i + 1] = _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    v[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+    v[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+    v[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+    v[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    t[i] = _mm512_shuffle_i32x4(v[i], v[4 + i], 0x88);
+    t[4 + i] = _mm512_shuffle_i32x4(v[i], v[4 + i], 0xdd);
+    t[8 + i] = _mm512_shuffle_i32x4(v[8 + i], v[12 + i], 0x88);
+    t[12 + i] = _mm512_shuffle_i32x4(v[8 + i], v[12 + i], 0xdd);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    v[i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0x88);
+    v[8 + i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0xdd);
+    v[4 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0x88);
+    v[12 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0xdd);
+  }
+}
+
+LUTC_INLINE __m512 finish(const FinishBlock& f, __m512 y, __mmask16 mask, int64_t at) {
+  if (f.residual != nullptr && f.residual_first) y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, f.residual + at));
+  if (f.relu) y = _mm512_max_ps(y, _mm512_setzero_ps());
+  if (f.residual != nullptr && !f.residual_first) y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, f.residual + at));
+  return y;
+}
+
+LUTC_INLINE __mmask16 first_lanes(int64_t n) { return n >= 16 ? 0xffff : static_cast<__mmask16>((1u << n) - 1); }
+
+void finish_rows(const FinishBlock& f) {
+  for (int64_t n0 = 0; n0 < f.columns; n0 += 16) {
+    const __mmask16 mask = first_lanes(f.columns - n0);
+    const __m512 scale = _mm512_maskz_loadu_ps(mask, f.scale + n0), bias = _mm512_maskz_loadu_ps(mask, f.bias + n0);
+    for (int64_t r0 = 0; r0 < f.rows; r0 += 16) {
+      __m512i v[16];
+      const int64_t columns = f.columns - n0;
+#pragma GCC unroll 16
+      for (int n = 0; n < 16; ++n) {
+        // Lanes of columns that do not exist are never stored; they repeat one that does.
+        v[n] = _mm512_loadu_si512(f.acc + (n0 + (n < columns ? n : 0)) * f.acc_stride + r0);
+      }
+      transpose16(v);
+      const int64_t rows = f.rows - r0;
+#pragma GCC unroll 16
+      for (int r = 0; r < 16; ++r) {
+        if (r < rows) {
+          const int64_t at = (r0 + r) * f.y_stride + n0;
+          _mm512_mask_storeu_ps(f.y + at, mask, finish(f, _mm512_fmadd_ps(_mm512_cvtepi32_ps(v[r]), scale, bias), mask, at));
+        }
+      }
+    }
+  }
+}
+
+void finish_planes(const FinishBlock& f) {
+  for (int64_t n = 0; n < f.columns; ++n) {
+    const __m512 scale = _mm512_set1_ps(f.scale[n]), bias = _mm512_set1_ps(f.bias[n]);
+    for (int64_t r = 0; r < f.rows; r += 16) {
+      const __mmask16 mask = first_lanes(f.rows - r);
+      const __m512 acc = _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(mask, f.acc + n * f.acc_stride + r));
+      const int64_t at = n * f.y_stride + r;
+      _mm512_mask_storeu_ps(f.y + at, mask, finish(f, _mm512_fmadd_ps(acc, scale, bias), mask, at));
+    }
+  }
+}
+
+/// 64 columns at a time, four codebooks a step: their entries are interleaved so that vpdpbusd multiplies by four gains and sums.
+void gather_row(const GatherRow& r) {
+  const __m512i sign = _mm512_set1_epi8(static_cast<char>(0x80));
+  for (int64_t n = 0; n < r.columns; n += 64) {
+    const int64_t left = r.columns - n;
+    const __mmask64 mask = left >= 64 ? ~uint64_t{0} : (uint64_t{1} << left) - 1;
+    __m512i acc[4] = {};
+    int32_t gain_sum = 0;
+    for (int64_t c = 0; c < r.codebooks; c += 4) {
+      __m512i e[4];
+      uint32_t gains = 0;
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) {
+        if (c + j >= r.codebooks) {
+          e[j] = _mm512_setzero_si512();
+          continue;
+        }
+        const int64_t entry = (c + j) * r.entries + (r.codes[c + j] & (r.entries - 1));
+        e[j] = _mm512_maskz_loadu_epi8(mask, r.table + entry * r.outputs + n);
+        const int32_t gain = r.gains != nullptr ? r.gains[c + j] : 1;
+        gains |= static_cast<uint32_t>(gain & 255) << (8 * j);
+        gain_sum += gain;
+      }
+      const __m512i g = _mm512_set1_epi32(static_cast<int32_t>(gains));
+      const __m512i lo01 = _mm512_unpacklo_epi8(e[0], e[1]), hi01 = _mm512_unpackhi_epi8(e[0], e[1]);
+      const __m512i lo23 = _mm512_unpacklo_epi8(e[2], e[3]), hi23 = _mm512_unpackhi_epi8(e[2], e[3]);
+      acc[0] = _mm512_dpbusd_epi32(acc[0], _mm512_xor_si512(_mm512_unpacklo_epi16(lo01, lo23), sign), g);
+      acc[1] = _mm512_dpbusd_epi32(acc[1], _mm512_xor_si512(_mm512_unpackhi_epi16(lo01, lo23), sign), g);
+      acc[2] = _mm512_dpbusd_epi32(acc[2], _mm512_xor_si512(_mm512_unpacklo_epi16(hi01, hi23), sign), g);
+      acc[3] = _mm512_dpbusd_epi32(acc[3], _mm512_xor_si512(_mm512_unpackhi_epi16(hi01, hi23), sign), g);
+    }
+    // acc[i] holds columns 4i .. 4i+3 of each 128-bit lane.
+    alignas(64) int32_t sums[4][16];
+    for (int i = 0; i < 4; ++i) _mm512_store_si512(sums[i], acc[i]);
+    for (int64_t i = 0; i < (left < 64 ? left : 64); ++i) {
+      r.acc[n + i] = sums[i % 16 / 4][i / 16 * 4 + i % 4] - 128 * gain_sum;
+    }
+  }
+}
+
+}  // namespace
+
+extern const LookupKernels kLookupAvx512;
+const LookupKernels kLookupAvx512 = {
+    "quad6",
+    DirectionForm::kQuads,
+    /*panel_rows=*/16,
+    /*unit=*/4,
+    /*code_planes=*/1,
+    /*code_bytes=*/4,
+    /*gain_bytes=*/4,
+    kPanels,
+    kColumns,
+    [](int64_t, int gain_limit) -> int64_t { return gain_limit > 0 ? 64 : 0; },
+    [](int64_t units, int) -> int64_t { return units; },
+    encode_scratch_avx512,
+    encode_avx512,
+    lookup,
+    finish_rows,
+    finish_planes,
+    gather_row,
+};
+
+}  // namespace lutc::kernels

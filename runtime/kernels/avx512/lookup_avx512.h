@@ -1,0 +1,11 @@
+// The encode of the AVX-512 lookup kernels (encode_avx512.cpp).
+#pragma once
+
+#include "kernels/lookup.h"
+
+namespace lutc::kernels {
+
+size_t encode_scratch_avx512(const EncodeView& view);
+void encode_avx512(const EncodeView& view, const EncodeInput& input, uint8_t* panel, void* scratch);
+
+}  // namespace lutc::kernels

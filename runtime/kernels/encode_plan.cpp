@@ -1,0 +1,221 @@
+#include "kernels/encode_plan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+namespace lutc::kernels {
+namespace {
+
+constexpr int64_t kMaxWidth = 12;
+constexpr int64_t kScoreLimit = int64_t{1} << 24;
+
+Status bad(const std::string& what) { return {ErrorCode::kCorrupt, what}; }
+
+bool all_finite(const float* x, int64_t n, bool non_negative) {
+  return std::all_of(x, x + n, [=](float v) { return std::isfinite(v) && (!non_negative || v >= 0.0f); });
+}
+
+bool any_nonzero(const float* x, int64_t n) {
+  return std::any_of(x, x + n, [](float v) { return v != 0.0f; });
+}
+
+int64_t group_size(const int32_t* group, int64_t width) {
+  int64_t n = 0;
+  while (n < width && group[n] >= 0) ++n;
+  return n;
+}
+
+int64_t direction_bytes(DirectionForm form) { return form == DirectionForm::kPairs ? 128 : 64; }
+
+/// Writes direction k of a slot, four int8, in the form's order.
+void store_direction(DirectionForm form, bool gain, int64_t k, const int8_t* d, uint8_t* slot) {
+  if (form == DirectionForm::kPairs) {
+    // Int16 times 16, so that a score arrives with room for the index of its entry in its low four bits.
+    const int16_t even[2] = {static_cast<int16_t>(d[0] * 16), static_cast<int16_t>(d[2] * 16)};
+    const int16_t odd[2] = {static_cast<int16_t>(d[1] * 16), static_cast<int16_t>(d[3] * 16)};
+    std::memcpy(slot + 4 * k, even, 4);
+    std::memcpy(slot + 64 + 4 * k, odd, 4);
+    return;
+  }
+  const int offset = form == DirectionForm::kQuads && gain ? 128 : 0;
+  for (int v = 0; v < 4; ++v) slot[4 * k + v] = static_cast<uint8_t>(d[v] + offset);
+}
+
+}  // namespace
+
+Status EncodePlan::check(const EncodeSource& s) const {
+  if (s.features < 1 || s.codebooks < 1 || s.width < 1 || s.width > kMaxWidth) return bad("groups must be [C, V] with C >= 1 and V in 1 .. 12");
+  if (s.features > (int64_t{1} << 30) || s.codebooks > (int64_t{1} << 28)) return bad("more features or codebooks than this runtime takes");
+  if (s.entries != 4 && s.entries != 8 && s.entries != 16) return bad("entries must be 4, 8 or 16");
+  if (s.gain_limit < 0 || s.gain_limit > 127) return bad("gain_limit must be in 0 .. 127");
+  if (s.codebooks * std::max<int64_t>(s.gain_limit, 1) * 127 >= (int64_t{1} << 31)) return bad("codebooks * gain_limit * 127 must stay below 2^31");
+  if (!all_finite(s.offset, s.features, false)) return bad("offset must be finite");
+  if (!all_finite(s.inv_scale, s.features, true)) return bad("inv_scale must be finite and not negative");
+  if (!all_finite(s.gain_mul, s.codebooks, false)) return bad("gain_mul must be finite");
+  for (int64_t c = 0; c < s.codebooks; ++c) {
+    const int32_t* group = s.groups + c * s.width;
+    const int64_t size = group_size(group, s.width);
+    const std::string where = " (codebook " + std::to_string(c) + ")";
+    if (size == 0) return bad("groups has an empty codebook" + where);
+    for (int64_t v = 0; v < s.width; ++v) {
+      if (v < size ? group[v] >= s.features : group[v] != -1) return bad("groups must hold features, then -1" + where);
+    }
+    for (int64_t k = 0; k < s.entries; ++k) {
+      const int8_t* direction = s.directions + (c * s.entries + k) * s.width;
+      int64_t bound = std::abs(static_cast<int64_t>(s.code_bias[c * s.entries + k]));
+      if (s.gain_limit > 0 && bound != 0) return bad("code_bias must be zero in the gain-shape form" + where);
+      for (int64_t v = 0; v < s.width; ++v) {
+        if (v >= size && direction[v] != 0) return bad("directions must be zero in empty slots" + where);
+        bound += 127 * std::abs(static_cast<int64_t>(direction[v]));
+      }
+      if (bound >= kScoreLimit) return bad("scores must stay below 2^24" + where);
+    }
+  }
+  return Status::ok();
+}
+
+Status EncodePlan::prepare(const EncodeSource& s, DirectionForm form) {
+  LUTC_RETURN_IF_ERROR(check(s));
+  view_.features = s.features;
+  view_.codebooks = s.codebooks;
+  view_.entries = static_cast<int>(s.entries);
+  view_.gain_limit = static_cast<int>(s.gain_limit);
+  // Padded to whole vectors, so that kernels may load past the last feature.
+  const auto padded = [](const float* x, int64_t n) {
+    std::vector<float> copy(x, x + n);
+    copy.resize(static_cast<size_t>((n + 63) / 64 * 64), 0.0f);
+    return copy;
+  };
+  offset_ = padded(s.offset, s.features);
+  inv_scale_ = padded(s.inv_scale, s.features);
+  gain_mul_.assign(s.gain_mul, s.gain_mul + s.codebooks);
+  view_.has_offset = any_nonzero(s.offset, s.features);
+  view_.offset = offset_.data();
+  view_.inv_scale = inv_scale_.data();
+  view_.gain_mul = gain_mul_.data();
+  lay_out_slots(s, form);
+  find_windows();
+  if (s.inputs > 0) {
+    proj_offset_ = padded(s.proj_offset, s.inputs);
+    proj_inv_scale_ = padded(s.proj_inv_scale, s.inputs);
+    LUTC_RETURN_IF_ERROR(prepare_projection(s));
+  }
+  return Status::ok();
+}
+
+void EncodePlan::lay_out_slots(const EncodeSource& s, DirectionForm form) {
+  const bool gain = s.gain_limit > 0;
+  const int64_t bytes = direction_bytes(form);
+  slot_count_.resize(static_cast<size_t>(s.codebooks));
+  start_.assign(static_cast<size_t>(s.codebooks) * 16, 0);
+  for (int64_t c = 0; c < s.codebooks; ++c) {
+    const int32_t* group = s.groups + c * s.width;
+    const int64_t size = group_size(group, s.width), slots = (size + 3) / 4;
+    slot_count_[c] = static_cast<uint8_t>(slots);
+    for (int64_t slot = 0; slot < slots; ++slot) {
+      for (int64_t v = 4 * slot; v < 4 * slot + 4; ++v) {
+        source_.push_back(v < size ? group[v] : group[size - 1]);  // near its neighbours; its direction is zero
+      }
+      directions_.resize(directions_.size() + static_cast<size_t>(bytes), 0);
+      for (int64_t k = 0; k < s.entries; ++k) {
+        int8_t d[4] = {};
+        for (int64_t v = 4 * slot; v < std::min(size, 4 * slot + 4); ++v) d[v % 4] = s.directions[(c * s.entries + k) * s.width + v];
+        store_direction(form, gain, k, d, directions_.data() + directions_.size() - bytes);
+      }
+    }
+    for (int64_t k = 0; k < s.entries; ++k) {
+      int32_t start = s.code_bias[c * s.entries + k];
+      if (form == DirectionForm::kPairs) start = start * 16 + static_cast<int32_t>(15 - k);
+      if (form == DirectionForm::kQuads && !gain) {
+        for (int64_t v = 0; v < size; ++v) start -= 128 * s.directions[(c * s.entries + k) * s.width + v];
+      }
+      start_[c * 16 + k] = start;
+    }
+  }
+  view_.slots = static_cast<int64_t>(source_.size()) / 4;
+  // Whole blocks of 16 slots, the last ones reading what the last real one reads.
+  while (source_.size() % 64 != 0) source_.push_back(source_[source_.size() - 4]);
+  view_.source = source_.data();
+  view_.slot_count = slot_count_.data();
+  view_.directions = directions_.data();
+  view_.start = start_.data();
+}
+
+void EncodePlan::find_windows() {
+  const size_t blocks = source_.size() / 64;
+  window_.resize(blocks);
+  window_index_.resize(blocks * 64);
+  for (size_t b = 0; b < blocks; ++b) {
+    const int32_t* source = source_.data() + b * 64;
+    const int32_t first = *std::min_element(source, source + 64), last = *std::max_element(source, source + 64);
+    if (last - first >= 64) return;  // scattered features: the kernels gather bytes
+    window_[b] = first;
+    for (int i = 0; i < 64; ++i) window_index_[b * 64 + i] = static_cast<uint8_t>(source[i] - first);
+  }
+  view_.window = window_.data();
+  view_.window_index = window_index_.data();
+}
+
+Status EncodePlan::prepare_projection(const EncodeSource& s) {
+  if (s.inputs > (int64_t{1} << 30) || s.inputs * 127 * 127 >= (int64_t{1} << 31)) return bad("the projection's D * 127 * 127 must stay below 2^31");
+  if (!all_finite(s.proj_offset, s.inputs, false)) return bad("the projection's offset must be finite");
+  if (!all_finite(s.proj_inv_scale, s.inputs, true)) return bad("the projection's inv_scale must be finite and not negative");
+  if (!all_finite(s.mul, s.features, false)) return bad("the projection's mul must be finite");
+  std::vector<int64_t> sizes = s.blocks;
+  if (sizes.empty()) sizes = {s.inputs, s.features};
+  if (sizes.size() % 2 != 0) return bad("blocks must list rows and columns alternately");
+  int64_t row = 0, column = 0;
+  for (size_t b = 0; b < sizes.size(); b += 2) {
+    const int64_t rows = sizes[b], columns = sizes[b + 1];
+    if (rows < 1 || columns < 1 || rows > s.inputs - row || columns > s.features - column) return bad("blocks must cover the matrix exactly");
+    const int64_t padded = (rows + 3) / 4 * 4;
+    std::vector<int8_t> matrix(static_cast<size_t>(padded * columns), 0);
+    std::vector<int32_t> start(static_cast<size_t>(columns), 0);
+    for (int64_t j = 0; j < columns; ++j) {
+      for (int64_t d = 0; d < rows; ++d) {
+        const int8_t m = s.matrix[(row + d) * s.features + column + j];
+        matrix[j * padded + d] = m;
+        start[j] -= 128 * m;
+      }
+    }
+    matrices_.push_back(std::move(matrix));
+    matrix_starts_.push_back(std::move(start));
+    for (int64_t value : {row, rows, column, columns}) blocks_.push_back(value);
+    row += rows;
+    column += columns;
+  }
+  if (row != s.inputs || column != s.features) return bad("blocks must cover the matrix exactly");
+  for (size_t b = 0; b < matrices_.size(); ++b) {
+    matrix_pointers_.push_back(matrices_[b].data());
+    start_pointers_.push_back(matrix_starts_[b].data());
+  }
+  // Outside the blocks everything is zero.
+  for (int64_t d = 0; d < s.inputs; ++d) {
+    for (size_t b = 0; b < matrices_.size(); ++b) {
+      const int64_t* block = blocks_.data() + 4 * b;
+      if (d >= block[0] && d < block[0] + block[1]) {
+        const int8_t* line = s.matrix + d * s.features;
+        const auto nonzero = [](int8_t m) { return m != 0; };
+        if (std::any_of(line, line + block[2], nonzero) || std::any_of(line + block[2] + block[3], line + s.features, nonzero))
+          return bad("the projection's matrix is not zero outside its blocks");
+      }
+    }
+  }
+  mul_.assign(s.mul, s.mul + s.features);
+  view_.projected = true;
+  view_.inputs = s.inputs;
+  view_.has_proj_offset = any_nonzero(s.proj_offset, s.inputs);
+  view_.proj_offset = proj_offset_.data();
+  view_.proj_inv_scale = proj_inv_scale_.data();
+  view_.blocks = blocks_.data();
+  view_.block_count = static_cast<int64_t>(matrices_.size());
+  view_.block_matrix = matrix_pointers_.data();
+  view_.block_start = start_pointers_.data();
+  view_.mul = mul_.data();
+  return Status::ok();
+}
+
+}  // namespace lutc::kernels
