@@ -31,6 +31,8 @@ class SimplifyReshapes(NodePass):
         content = self._shapes.content(node.outputs[0]) if len(node.outputs) == 1 else None
         if content is None or is_op(node, "Constant") or not node.outputs[0].uses():
             return False
+        if node.outputs[0].dtype not in (ir.DataType.INT64, ir.DataType.INT32):
+            return False
         dims, numbers = self._shapes.dims(node.outputs[0]), [number(term) for term in content]
         if dims is None or any(n is None for n in numbers) or node.outputs[0].is_graph_output():
             return False

@@ -75,7 +75,7 @@ class SymbolicShapes:
     """Dimensions and small integer contents of every value of a graph, computed on construction.
 
     `dims(value)` is a tuple of terms, or None when the rank is unknown; `content(value)` is the list of terms a
-    0-d or 1-d integer value holds, or None.
+    0-d or 1-d integer (or computed boolean: 0 and 1) value holds, or None.
     """
 
     def __init__(self, graph: ir.Graph) -> None:
@@ -175,7 +175,7 @@ class SymbolicShapes:
             right = [ONE] * (width - len(dims)) + list(dims)
             out = []
             for axis, (a, b) in enumerate(zip(left, right, strict=True)):
-                out.append(broadcast(a, b) or _atom(f"{name}[{axis}]{show(a)}|{show(b)}"))
+                out.append(broadcast(a, b) or _atom(f"{name}[{axis}]"))
         return tuple(out)
 
     def _matmul(self, node: ir.Node) -> Dims | None:
@@ -202,6 +202,16 @@ class SymbolicShapes:
             return None
         axis = attribute(node, "axis", 0) % len(data)
         return (*data[:axis], *indices, *data[axis + 1 :])
+
+    def _gather_elements(self, node: ir.Node) -> Dims | None:
+        return self.dims(node.inputs[1])
+
+    def _gather_nd(self, node: ir.Node) -> Dims | None:
+        data, indices = self.dims(node.inputs[0]), self.dims(node.inputs[1])
+        depth = number(indices[-1]) if indices else None
+        if data is None or indices is None or depth is None:
+            return None
+        return (*indices[:-1], *data[attribute(node, "batch_dims", 0) + depth :])
 
     def _transpose(self, node: ir.Node) -> Dims | None:
         dims = self.dims(node.inputs[0])
@@ -360,10 +370,29 @@ class SymbolicShapes:
             if bounds[0] is None or bounds[1] is None or not steps or len(bounds[0]) != 1 or steps[0] == 0:
                 return None
             return first[slice(bounds[0][0], bounds[1][0], steps[0])]
-        if node.op_type in ("Mul", "Div", "Add", "Sub", "Min", "Max") and len(node.inputs) == 2:
+        if node.op_type == "Where":
+            yes, no = self.content(node.inputs[1]), self.content(node.inputs[2])
+            if yes is None or no is None or not len(first) == len(yes) == len(no):
+                return None
+            if any(number(c) is None for c in first):
+                return None
+            return [a if number(c) else b for c, a, b in zip(first, yes, no, strict=True)]
+        if node.op_type in ("Equal", "Mul", "Div", "Add", "Sub", "Min", "Max") and len(node.inputs) == 2:
             second = self.content(node.inputs[1])
             return None if second is None else _arithmetic(node.op_type, first, second)
         return None
+
+
+def _equal(a: Term, b: Term) -> bool | None:
+    """Whether two terms are equal; a product of symbols is a size, hence never negative when its factor is not."""
+    if a == b:
+        return True
+    x, y = number(a), number(b)
+    if x is not None and y is not None:
+        return False
+    if (x is not None and x < 0 and b[0] > 0) or (y is not None and y < 0 and a[0] > 0):
+        return False
+    return None
 
 
 def _arithmetic(op: str, first: list[Term], second: list[Term]) -> list[Term] | None:
@@ -373,7 +402,12 @@ def _arithmetic(op: str, first: list[Term], second: list[Term]) -> list[Term] | 
     out: list[Term] = []
     for a, b in zip(first * (width // len(first)), second * (width // len(second)), strict=True):
         x, y = number(a), number(b)
-        if op == "Mul":
+        if op == "Equal":
+            same = _equal(a, b)
+            if same is None:
+                return None
+            out.append((int(same), ()))
+        elif op == "Mul":
             out.append(product([a, b]))
         elif op == "Div" and (exact := quotient(a, b)) is not None:
             out.append(exact)
@@ -405,6 +439,8 @@ def _table() -> dict[str, _Rule]:
         SymbolicShapes._linear: "Linear",
         SymbolicShapes._attention: "Attention",
         SymbolicShapes._gather: "Gather",
+        SymbolicShapes._gather_elements: "GatherElements",
+        SymbolicShapes._gather_nd: "GatherND",
         SymbolicShapes._transpose: "Transpose",
         SymbolicShapes._reshape: "Reshape",
         SymbolicShapes._expand: "Expand",
