@@ -3,7 +3,10 @@
 from setuptools import find_packages, setup
 
 setup(
-    packages=[*find_packages(include=["lutc", "lutc.*"]), *("lutc." + p for p in find_packages(include=["passes", "passes.*"]))],
+    packages=[
+        *find_packages(include=["lutc", "lutc.*"]),
+        *("lutc." + p for p in find_packages(include=["passes", "passes.*"])),
+    ],
     package_dir={"lutc": "lutc", "lutc.passes": "passes"},
     package_data={"lutc": ["py.typed"]},
     cmake_source_dir=".",

@@ -26,9 +26,7 @@ CALIBRATION_IMAGES = 2000
 BATCH = 50
 
 
-def load_images(
-    split: str, limit: int | None = None, seed: int = 0
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def load_images(split: str, limit: int | None = None, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Loads normalised images and their class numbers.
 
     Args:
@@ -44,9 +42,7 @@ def load_images(
     """
     folder = data_folder("cifar10-jpg", split)
     classes = sorted(p.name for p in folder.iterdir() if p.is_dir())
-    files = [
-        (path, label) for label, name in enumerate(classes) for path in sorted((folder / name).glob("*.jpg"))
-    ]
+    files = [(path, label) for label, name in enumerate(classes) for path in sorted((folder / name).glob("*.jpg"))]
     if limit is not None and limit < len(files):
         chosen = np.random.default_rng(seed).choice(len(files), limit, replace=False)
         files = [files[i] for i in chosen]

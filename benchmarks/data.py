@@ -17,7 +17,5 @@ def data_folder(*parts: str) -> Path:
     """
     path = Path(os.environ.get("LUTC_DATA", ".data")).joinpath(*parts)
     if not path.exists():
-        raise FileNotFoundError(
-            f"{path}: not found; README.md says where to get it (LUTC_DATA names the folder)"
-        )
+        raise FileNotFoundError(f"{path}: not found; README.md says where to get it (LUTC_DATA names the folder)")
     return path

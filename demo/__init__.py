@@ -1,0 +1,1 @@
+"""The whole road on a real model: `python -m demo`."""
