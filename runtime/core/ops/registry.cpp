@@ -12,6 +12,7 @@ void register_fill(OpRegistry&);
 void register_gather(OpRegistry&);
 void register_pad(OpRegistry&);
 void register_reduce(OpRegistry&);
+void register_resize(OpRegistry&);
 void register_rotary_embedding(OpRegistry&);
 void register_scatter(OpRegistry&);
 void register_select(OpRegistry&);
@@ -33,6 +34,7 @@ OpRegistry make_registry() {
   register_gather(registry);
   register_pad(registry);
   register_reduce(registry);
+  register_resize(registry);
   register_rotary_embedding(registry);
   register_scatter(registry);
   register_select(registry);
