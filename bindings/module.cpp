@@ -1,6 +1,12 @@
 // The Python module lutc._runtime. Each file in this folder binds one part of the runtime.
 #include <pybind11/pybind11.h>
 
+#include "errors.h"
+
+void bind_session(pybind11::module_& m);
+
 PYBIND11_MODULE(_runtime, m) {
   m.doc() = "lutc's C++ runtime";
+  lutc::python::bind_errors(m);
+  bind_session(m);
 }
