@@ -23,6 +23,12 @@ struct Epilogue {
   bool activation_after_residual = false;
 };
 
+/// A run of consecutive columns of a panel's row `tap` (of each channel); count 0 means: zero the whole row.
+struct PanelRun {
+  int32_t tap, start, count;
+  int64_t offset;  ///< of the first pixel, from the start of the channel
+};
+
 struct DenseKernels {
   int panel_columns;  ///< columns of one packed panel
   int block_rows;     ///< rows of A that one register block holds: split rows among threads in multiples of this
@@ -39,8 +45,13 @@ struct DenseKernels {
   /// y += a * x.
   void (*axpy)(float a, const float* x, float* y, int64_t n);
 
-  /// Panel of an im2col matrix is a copy of short runs: y[i] = x[i * stride], n values.
+  /// y[i] = x[i * stride], n values.
   void (*gather_strided)(const float* x, int64_t stride, float* y, int64_t n);
+  /// Fills one im2col panel, [channels * taps][panel_columns], from an image: channel c of it starts at x + c *
+  /// channel_stride, and the runs say what of a channel goes where (pixels of a run are `stride` apart). What no run
+  /// covers keeps its old content.
+  void (*fill_panel)(const float* x, int64_t channel_stride, int64_t channels, int64_t taps, const PanelRun* runs,
+                     int64_t run_count, int64_t stride, float* panel);
   /// One output row of a depthwise convolution: y[j] = bias + sum over taps (u, v) of w[u * kw + v] * row_u[j * stride
   /// + v * dilation], for outputs whose taps all lie inside the rows; rows[u] may be null (above or below the image).
   void (*depthwise_row)(const float* const* rows, const float* w, int64_t kh, int64_t kw, int64_t stride,

@@ -258,6 +258,24 @@ void gather_strided(const float* x, int64_t stride, float* y, int64_t n) {
   }
 }
 
+void fill_panel(const float* x, int64_t channel_stride, int64_t channels, int64_t taps, const PanelRun* runs,
+                int64_t run_count, int64_t stride, float* panel) {
+  for (int64_t c = 0; c < channels; ++c, x += channel_stride, panel += taps * kPanel) {
+    for (int64_t r = 0; r < run_count; ++r) {
+      const PanelRun& run = runs[r];
+      float* y = panel + run.tap * kPanel + run.start;
+      const float* from = x + run.offset;
+      if (run.count == kPanel && stride == 1) {
+        for (int v = 0; v < kPanelVectors; ++v) V::store(y + v * W, V::load(from + v * W));
+      } else if (run.count == 0) {
+        for (int v = 0; v < kPanelVectors; ++v) V::store(y + v * W, V::zero());
+      } else {
+        gather_strided(from, stride, y, run.count);
+      }
+    }
+  }
+}
+
 void depthwise_row(const float* const* rows, const float* w, int64_t kh, int64_t kw, int64_t stride, int64_t dilation,
                    float bias, float* y, int64_t n) {
   if (stride != 1) {
@@ -289,7 +307,7 @@ void depthwise_row(const float* const* rows, const float* w, int64_t kh, int64_t
 }
 
 constexpr DenseKernels make_dense_kernels() {
-  return {kPanel, kBlockRows, pack, gemm, dot, axpy, gather_strided, depthwise_row};
+  return {kPanel, kBlockRows, pack, gemm, dot, axpy, gather_strided, fill_panel, depthwise_row};
 }
 
 }  // namespace
