@@ -287,7 +287,7 @@ class Resize final : public OpBase {
     T outside = 0;
     visit_number(x.dtype, [&](auto t) {
       const auto value = saturate<typename decltype(t)::type>(extrapolation_);
-      std::memcpy(&outside, &value, sizeof(value));
+      if constexpr (sizeof(value) == sizeof(T)) std::memcpy(&outside, &value, sizeof(T));
     });
     parallel(ctx, rows, y.shape.elements(), 1, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
@@ -334,8 +334,8 @@ class Resize final : public OpBase {
 
   /// line = the weighted sum of the source rows of output row r; false when the row lies outside.
   static bool blend_rows(const float* x, const AxisTable* axes, int last, int64_t r, float* line) {
-    const Tap* taps[kMaxRank];
-    int64_t pick[kMaxRank] = {}, strides[kMaxRank];
+    const Tap* taps[kMaxRank] = {};
+    int64_t pick[kMaxRank] = {}, strides[kMaxRank] = {};
     int64_t stride = axes[last].in;
     for (int d = last - 1; d >= 0; --d) {
       taps[d] = axes[d].data + r % axes[d].out * axes[d].taps;
