@@ -51,6 +51,9 @@ std::string range_text(const Segment& s) {
   return "bytes " + std::to_string(s.begin) + " .. " + std::to_string(s.end) + " of the data";
 }
 
+/// Filler between tensors; a plan cannot refer to it.
+bool is_padding(const std::string& name) { return name.compare(0, 5, "_pad.") == 0; }
+
 /// Reads one header entry; everything about it alone is checked, its place among the others is not.
 Status read_tensor(const std::string& name, const Json& entry, uint64_t data_bytes, TensorView* view,
                    Segment* segment) {
@@ -89,7 +92,7 @@ Status read_tensor(const std::string& name, const Json& entry, uint64_t data_byt
       bytes != segment->end - segment->begin)
     return corrupt(tensor + ": shape " + view->shape.to_string() + " of " + *dtype_text + " does not fill its " +
                    std::to_string(segment->end - segment->begin) + " bytes");
-  if (bytes != 0 && segment->begin % kAlignment != 0)
+  if (bytes != 0 && !is_padding(name) && segment->begin % kAlignment != 0)
     return corrupt(tensor + ": " + range_text(*segment) + " do not start at a multiple of 64");
   return Status::ok();
 }
@@ -216,7 +219,7 @@ Status Artifact::verify() {
     // An empty tensor may have any offset; it points at aligned bytes all the same.
     view.data = const_cast<uint8_t*>(segment.begin == segment.end ? data : data + data_at + segment.begin);
     LUTC_RETURN_IF_ERROR(check_bools(name, view));
-    tensors_[name] = view;
+    if (!is_padding(name)) tensors_[name] = view;
     segments.push_back(std::move(segment));
   }
   std::sort(segments.begin(), segments.end(),
