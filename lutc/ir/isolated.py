@@ -46,7 +46,7 @@ def run_worker(task: str, data: bytes, timeout_s: float = TIMEOUT_S) -> bytes | 
 def without_weights(model: ir.Model) -> bytes:
     """The model serialised with every large initialiser turned into a model input of the same type and shape."""
     taken: list[ir.Value] = []
-    count = len(model.graph.inputs)
+    added: list[ir.Value] = []
     for value in list(model.graph.initializers.values()):
         tensor = value.const_value
         if tensor is None or tensor.size > SMALL or isinstance(tensor, ir.ExternalTensor):
@@ -55,11 +55,13 @@ def without_weights(model: ir.Model) -> bytes:
             del model.graph.initializers[value.name]  # type: ignore[arg-type]
             if not value.is_graph_input():
                 model.graph.inputs.append(value)
+                added.append(value)
             taken.append(value)
     try:
         return ir.to_proto(model).SerializeToString()
     finally:
-        del model.graph.inputs[count:]
+        for value in added:
+            model.graph.inputs.remove(value)
         for value in taken:
             model.graph.register_initializer(value)
 
