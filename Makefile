@@ -12,7 +12,7 @@ JOBS ?= 2
 VENV := .venv
 PY := $(VENV)/bin/python
 BUILD := build/dev
-CMAKE_FLAGS := -G Ninja -DPython_EXECUTABLE=$(CURDIR)/$(PY) -DPython3_EXECUTABLE=$(CURDIR)/$(PY)
+CMAKE_FLAGS := -G Ninja -DPython_EXECUTABLE=$(CURDIR)/$(PY)
 NATIVE := CMakeLists.txt bindings/* runtime/CMakeLists.txt $(shell find runtime -name '*.cpp' -o -name '*.h')
 SOURCES := $(shell find lutc passes -name '*.py' -not -name '*_test.py')
 
