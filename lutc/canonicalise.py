@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from lutc.errors import LutcError, UnsupportedModelError
 from lutc.ir.symbolic import SymbolicShapes, number
 from lutc.passes.base import GraphPass
 from lutc.passes.clean import Clean
@@ -14,15 +15,20 @@ from lutc.passes.convert_opset import ConvertOpset
 from lutc.passes.fold_batch_normalization import FoldBatchNormalization
 from lutc.passes.fold_constants import FoldConstants
 from lutc.passes.fold_pad import FoldPad
+from lutc.passes.fuse_activation import FuseActivation
 from lutc.passes.fuse_attention import FuseAttention
 from lutc.passes.fuse_gelu import FuseGelu
+from lutc.passes.fuse_layer_normalization import FuseLayerNormalization
 from lutc.passes.fuse_linear import FuseLinear
+from lutc.passes.fuse_rms_normalization import FuseRmsNormalization
 from lutc.passes.merge_linears import MergeLinears
 from lutc.passes.merge_transposes import MergeTransposes
+from lutc.passes.set_input_shapes import SetInputShapes
 from lutc.passes.simplify_reshapes import SimplifyReshapes
 from lutc.passes.split_packed_heads import SplitPackedHeads
 
 MAX_ROUNDS = 4
+IR_VERSION = 11  # of opset 23
 
 
 def canonicalise(model: ir.Model, *, shapes: Mapping[str, Sequence[int | str]] | None = None) -> ir.Model:
@@ -44,33 +50,54 @@ def canonicalise(model: ir.Model, *, shapes: Mapping[str, Sequence[int | str]] |
         UsageError: `shapes` names no input, or contradicts the model.
         UnsupportedModelError: the opset is newer than 23 or cannot be converted.
     """
-    once: list[ir.passes.PassBase] = [common.InlinePass(), ConvertOpset(), FoldConstants(), Clean()]
-    rounds: list[ir.passes.PassBase] = [
-        SimplifyReshapes(),
-        FoldConstants(),
-        Clean(),
-        MergeTransposes(),
-        FoldPad(),
-        FuseGelu(),
-        FuseLinear(),
-        FoldBatchNormalization(),
-        SplitPackedHeads(),
-        FuseAttention(),
-    ]
-    for each in once:
-        model = each(model).model
+    model = _run([SetInputShapes(shapes or {}), common.InlinePass(), ConvertOpset(), FoldConstants(), Clean()], model)
     for _ in range(MAX_ROUNDS):
-        modified = False
-        for each in rounds:
-            result = each(model)
-            model, modified = result.model, modified or result.modified
-        if not modified:
+        before = _fingerprint(model)
+        model = _run(
+            [
+                SimplifyReshapes(),
+                FoldConstants(),
+                Clean(),
+                MergeTransposes(),
+                FoldPad(),
+                FuseGelu(),
+                FuseLayerNormalization(),
+                FuseRmsNormalization(),
+                FuseActivation(),
+                FuseLinear(),
+                FoldBatchNormalization(),
+                SplitPackedHeads(),
+                FuseAttention(),
+            ],
+            model,
+        )
+        if _fingerprint(model) == before:
             break
-    for each in (MergeLinears(), Clean(), RecordShapes()):
-        model = each(model).model
-    common.RemoveUnusedFunctionsPass()(model)
-    common.RemoveUnusedOpsetsPass()(model)
+    last = [MergeLinears(), Clean(), common.RemoveUnusedFunctionsPass(), common.RemoveUnusedOpsetsPass(), RecordShapes()]
+    model = _run(last, model)
+    model.ir_version = max(model.ir_version, IR_VERSION)
     return model
+
+
+def _run(passes: Sequence[ir.passes.PassBase], model: ir.Model) -> ir.Model:
+    for each in passes:
+        try:
+            model = each(model).model
+        except LutcError:
+            raise
+        except Exception as error:
+            cause = error.__cause__ or error
+            if isinstance(cause, LutcError):
+                raise cause from None
+            raise UnsupportedModelError(
+                f"graph pass {type(each).__name__} cannot handle this model: {type(cause).__name__}: {cause}"
+            ) from error
+    return model
+
+
+def _fingerprint(model: ir.Model) -> list[tuple[int, str]]:
+    """Changes when any node does: the passes put a new node where they rewrite."""
+    return [(id(node), node.op_type) for node in model.graph]
 
 
 class RecordShapes(GraphPass):

@@ -18,11 +18,14 @@ class Clean(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Runs onnx-ir's elimination passes and our sweep."""
         modified = _remove_dropout(model.graph)
+        # in a subgraph, an Identity may be what makes an outer value an output: leave those models alone
+        flat = not any(True for _ in model.graph.subgraphs())
+        identities = [common.IdentityEliminationPass()] if flat else []
         for each in (
-            common.IdentityEliminationPass(),
+            *identities,
             common.DeduplicateInitializersPass(size_limit=SMALL),
             common.CommonSubexpressionEliminationPass(),
-            common.IdentityEliminationPass(),
+            *identities,
         ):
             modified |= each(model).modified
         modified |= sweep(model.graph)
