@@ -185,9 +185,7 @@ def _impossible(kind: str, node: ir.Node, shape: tuple[int, ...], form: Form) ->
     return ""
 
 
-def _matching(
-    names: Sequence[str], rules: Iterable[tuple[str, Form]], flag: str
-) -> dict[str, tuple[str, Form]]:
+def _matching(names: Sequence[str], rules: Iterable[tuple[str, Form]], flag: str) -> dict[str, tuple[str, Form]]:
     chosen: dict[str, tuple[str, Form]] = {}
     for pattern, form in rules:
         try:

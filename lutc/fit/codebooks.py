@@ -48,9 +48,7 @@ def learn_codebooks(
     return best
 
 
-def _learn_block(
-    z: Floats, entries: int, lines: bool, seed: tuple[int, int], iterations: int, restarts: int
-) -> Floats:
+def _learn_block(z: Floats, entries: int, lines: bool, seed: tuple[int, int], iterations: int, restarts: int) -> Floats:
     best_error = np.full(len(z), np.inf)
     best = np.zeros((len(z), entries, z.shape[1]), np.float32)
     energy = np.einsum("cvt,cvt->ct", z, z)
@@ -82,15 +80,10 @@ def _draw(weights: Floats, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     return np.minimum((total <= target).sum(axis=1), weights.shape[1] - 1)
 
 
-def _seed_entries(
-    z: Floats, energy: Floats, entries: int, lines: bool, rng: np.random.Generator
-) -> Floats:
+def _seed_entries(z: Floats, energy: Floats, entries: int, lines: bool, rng: np.random.Generator) -> Floats:
     every = np.arange(len(z))
     book = np.zeros((len(z), entries, z.shape[1]), np.float32)
-    if lines:
-        left = energy.copy()
-    else:
-        left = np.ones_like(energy)
+    left = energy.copy() if lines else np.ones_like(energy)
     for k in range(entries):
         chosen = z[every, :, _draw(left, rng)]
         if lines:

@@ -62,7 +62,7 @@ class _Windows:
 
 
 def _windows(x: Floats, y: Floats, geometry: Geometry, share: float, rng: np.random.Generator) -> _Windows:
-    batch, outputs, out_h, out_w = y.shape
+    batch, _outputs, out_h, out_w = y.shape
     height, width = x.shape[2:]
     total = batch * out_h * out_w
     count = min(total, max(1, round(share * total)))
@@ -74,12 +74,11 @@ def _windows(x: Floats, y: Floats, geometry: Geometry, share: float, rng: np.ran
     w = j[:, None] * sw - geometry.pads[1] + v * dw
     inside = (h >= 0) & (h < height) & (w >= 0) & (w < width)
     flat = np.where(inside, (b[:, None] * height + h) * width + w, batch * height * width)
-    needed, index = np.unique(flat, return_inverse=True)
     rows = x.transpose(0, 2, 3, 1).reshape(-1, x.shape[1])
-    padding = needed == len(rows)
-    pixels = rows[np.where(padding, 0, needed)]
-    pixels[padding] = 0
-    return _Windows(pixels, index.reshape(flat.shape), y[b, :, i, j])
+    needed, index = np.unique(np.append(flat, len(rows)), return_inverse=True)
+    pixels = np.zeros((len(needed), rows.shape[1]), np.float32)
+    pixels[:-1] = rows[needed[:-1]]
+    return _Windows(pixels, index[:-1].reshape(flat.shape), y[b, :, i, j])
 
 
 def fit_conv(
@@ -131,6 +130,8 @@ def fit_conv(
         ]
     codebooks, entries = len(groups) // group, form.entries
     encoded = [encode_rows(window.pixels, encoder) for window in windows]
+    for _, gains in encoded:
+        gains[:, -1] = 0  # padding is looked up by nobody
     table = np.empty((outputs, codebooks, entries, taps), np.int8)
     scale, bias = np.empty(outputs, np.float32), np.empty(outputs, np.float32)
     errors = np.zeros(2)
@@ -190,8 +191,6 @@ class _GroupView:
         index = window.index[part]
         codes = encoded[0][self._books].T[index].astype(np.int64)  # [positions, taps, C]
         gains = encoded[1][self._books].T[index]
-        if self.encoder.gain_limit == 0:
-            gains = gains * (window.pixels[index] != 0).any(axis=2)[..., None]
         width = codes[0].size * entries
         place = codes + np.arange(codes[0].size).reshape(codes.shape[1:]) * entries
         matrix = np.zeros((len(index), width), np.float32)
@@ -210,9 +209,7 @@ class _GroupView:
         return total.reshape(-1) / max(sum(len(window.y) for window in windows), 1)
 
 
-def _fit_group(
-    windows: list[_Windows], encoded: list[Encoded], view: _GroupView, columns: slice, dense: Floats
-):  # noqa: ANN202
+def _fit_group(windows: list[_Windows], encoded: list[Encoded], view: _GroupView, columns: slice, dense: Floats):
     taps = windows[0].index.shape[1]
     entries = view.encoder.atoms.shape[1]
     width = taps * view.codebooks * entries

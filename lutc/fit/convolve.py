@@ -2,18 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto, helper, numpy_helper
 
 from lutc._ort import ort_session
+from lutc.fit.conv import Geometry
 from lutc.fit.encode import encode_rows
 from lutc.ir.parameters import ConvParameters
 
 Floats = npt.NDArray[np.float32]
 
+Layer = Callable[[Floats], Floats]
+
 _PLANE_BYTES = 64 << 20
 """Bytes of gain-weighted one-hot planes convolved at once."""
+
+
+def _conv_session(kernel: Floats, bias: Floats | None, geometry: Geometry | ConvParameters, threads: int):
+    names = ["x", "w"] if bias is None else ["x", "w", "b"]
+    node = helper.make_node(
+        "Conv",
+        names,
+        ["y"],
+        kernel_shape=geometry.kernel_shape,
+        strides=geometry.strides,
+        pads=geometry.pads,
+        dilations=geometry.dilations,
+        group=geometry.group,
+    )
+    constants = [numpy_helper.from_array(kernel, "w")]
+    if bias is not None:
+        constants.append(numpy_helper.from_array(bias, "b"))
+    graph = helper.make_graph(
+        [node],
+        "convolution",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None] * 4)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None] * 4)],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=10)
+    return ort_session(model.SerializeToString(), threads=threads)
+
+
+def dense_convolution(weight: Floats, bias: Floats | None, geometry: Geometry, threads: int = 1) -> Layer:
+    """The original convolution as a function of x, float32 [B, Cin, H, W]."""
+    session = _conv_session(weight, bias, geometry, threads)
+    return lambda x: session.run(None, {"x": np.ascontiguousarray(x)})[0]
 
 
 class Convolution:
@@ -28,25 +65,7 @@ class Convolution:
         self._p = p
         outputs, per_group, entries = p.table.shape[:3]
         kernel = p.table.reshape(outputs, per_group * entries, *p.kernel_shape).astype(np.float32)
-        node = helper.make_node(
-            "Conv",
-            ["x", "w"],
-            ["y"],
-            kernel_shape=p.kernel_shape,
-            strides=p.strides,
-            pads=p.pads,
-            dilations=p.dilations,
-            group=p.group,
-        )
-        graph = helper.make_graph(
-            [node],
-            "convolution",
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None] * 4)],
-            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None] * 4)],
-            [numpy_helper.from_array(kernel, "w")],
-        )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=10)
-        self._session = ort_session(model.SerializeToString(), threads=threads)
+        self._session = _conv_session(kernel, None, p, threads)
 
     def __call__(self, x: Floats) -> Floats:
         """Float32 [B, N, H', W'] of finite float32 [B, Cin, H, W]."""
@@ -68,5 +87,3 @@ class Convolution:
             parts.append(self._session.run(None, {"x": planes})[0])
         y = np.concatenate(parts)
         return y * p.scale[:, None, None] + p.bias[:, None, None]
-
-

@@ -51,9 +51,7 @@ def quantise_rows(x: Floats, offset: Floats, inv_scale: Floats) -> Floats:
     return np.rint(q, out=q)
 
 
-def _encode_chunk(
-    q: Floats, p: Encoder
-) -> tuple[npt.NDArray[np.uint8], Floats]:
+def _encode_chunk(q: Floats, p: Encoder) -> tuple[npt.NDArray[np.uint8], Floats]:
     # One float32 holds score, entry and sign, so that the best entry is a plain maximum: 64 |s| + 4 (15 - k) + sign
     # stays below 2^24 because |s| <= 12 * 127 * 127. Plain scores need no sign, and their bias no more room.
     entries = p.directions.shape[1]
@@ -76,9 +74,7 @@ def _encode_chunk(
     return (entries - 1 - (best & 15)).astype(np.uint8), gains
 
 
-def encode_rows(
-    x: Floats, p: Encoder
-) -> tuple[npt.NDArray[np.uint8], Floats]:
+def encode_rows(x: Floats, p: Encoder) -> tuple[npt.NDArray[np.uint8], Floats]:
     """Steps 1 to 3.
 
     Args:

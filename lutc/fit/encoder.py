@@ -192,7 +192,5 @@ def _with_gains(
 def _raw_scores(encoder: FittedEncoder, x: Floats) -> Floats:
     """The winning score of every codebook, float32 [C, rows]: what the gain is made from."""
     # Powers of two scale exactly: 16 bits of score fit a limit of 127 only after rounding, so widen the limit.
-    wide = dataclasses.replace(
-        encoder, gain_mul=np.ones(len(encoder.groups), np.float32), gain_limit=1 << 20
-    )
+    wide = dataclasses.replace(encoder, gain_mul=np.ones(len(encoder.groups), np.float32), gain_limit=1 << 20)
     return encode_rows(x, wide)[1]

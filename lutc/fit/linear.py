@@ -72,9 +72,7 @@ def _moments(encoder: FittedEncoder, codes: npt.NDArray[np.uint8], gains: Floats
     return Moments.collect(decoded(), features, y.shape[1])
 
 
-def fit_linear(
-    x: Floats, y: Floats, weight: Floats, form: Form, *, seed: int
-) -> FittedLayer:
+def fit_linear(x: Floats, y: Floats, weight: Floats, form: Form, *, seed: int) -> FittedLayer:
     """Fit lookups that map x to y.
 
     Args:
@@ -98,9 +96,7 @@ def fit_linear(
         projection, weight = fitted.parameters, fitted.weight
         x = apply_projection(x, projection)
         ones = np.ones(x.shape[1], np.float32)
-        encoder = fit_encoder(
-            x, fitted.metric, fitted.groups, form, offset=ones * 0, seed=seed, inv_scale=ones
-        )
+        encoder = fit_encoder(x, fitted.metric, fitted.groups, form, offset=ones * 0, seed=seed, inv_scale=ones)
     codes, gains = encode_rows(x, encoder)
     entries = encoder.atoms.shape[1]
     free = len(codes) * entries <= FREE_LIMIT

@@ -24,7 +24,7 @@ def use_threads(threads: int) -> Any:
     global _threads  # noqa: PLW0603
     before, _threads = _threads, threads
     try:
-        from threadpoolctl import threadpool_limits  # noqa: PLC0415
+        from threadpoolctl import threadpool_limits
 
         limits = threadpool_limits(threads, user_api="blas")
     except ImportError:

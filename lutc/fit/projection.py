@@ -151,9 +151,7 @@ def fit_projection(x: Floats, y: Floats, weight: Floats, form: Form) -> FittedPr
     covariance = both.aa / max(len(x), 1)
     size = features if form.projection == "full" else form.block
     starts = list(range(0, features, size))
-    parts = [
-        _coordinates(covariance[s : s + size, s : s + size], predictor[s : s + size]) for s in starts
-    ]
+    parts = [_coordinates(covariance[s : s + size, s : s + size], predictor[s : s + size]) for s in starts]
     variances = np.concatenate([values for _, values, _ in parts])
     owner = np.concatenate([np.full(len(values), b) for b, (_, values, _) in enumerate(parts)])
     place = np.concatenate([np.arange(len(values)) for _, values, _ in parts])

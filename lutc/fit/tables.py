@@ -190,10 +190,7 @@ def fit_table(
     """
     both = (train + held_out).centred()
     train, held_out = train.centred(), held_out.centred()
-    if free:
-        decoded = [moments.mapped(atoms) for moments in (train, held_out, both)]
-    else:
-        decoded = [train, held_out, both]
+    decoded = [moments.mapped(atoms) for moments in (train, held_out, both)] if free else [train, held_out, both]
     tied, tied_strength = chosen_ridge(decoded[0], decoded[1], weights, TIED_GRID)
     final = refit(decoded[2], weights, tied_strength)
     table = atoms @ final

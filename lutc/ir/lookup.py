@@ -1,7 +1,7 @@
 """Lookup layers as onnx-ir nodes, and their function bodies in standard ONNX operators.
 
 The bodies are the definition of docs/operators.md executed by stock ONNX Runtime: codes, gains and sums are
-exact. Scores are summed in float32 (below 2^24), projections and linear lookups in float64. Stock ONNX Runtime
+exact. Scores are summed in float32 (below 2^24), projections and linear lookups in float64. ONNX Runtime
 convolves in float32 alone, so LutConv splits its table into two digits of base 16 and is exact while
 (C / group) * kh * kw * gain_limit * 8 < 2^24. One zero row is encoded behind the others, since several of its
 kernels (GatherElements, OneHot) fail on empty tensors.
