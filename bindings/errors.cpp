@@ -32,7 +32,8 @@ PyObject* error_type = nullptr;
 }  // namespace
 
 void bind_errors(py::module_& m) {
-  error_type = PyErr_NewExceptionWithDoc("lutc._runtime.Error", "An error of the runtime; `code` names its kind.", nullptr, nullptr);
+  error_type = PyErr_NewExceptionWithDoc("lutc._runtime.Error", "An error of the runtime; `code` names its kind.",
+                                         nullptr, nullptr);
   if (error_type == nullptr) throw py::error_already_set();
   m.add_object("Error", py::handle(error_type));
 }
@@ -40,7 +41,8 @@ void bind_errors(py::module_& m) {
 void raise(const Status& status) {
   // Messages may quote bytes of a damaged file: never let their encoding hide the error.
   const std::string& text = status.message();
-  const py::object message = py::reinterpret_steal<py::object>(PyUnicode_DecodeUTF8(text.data(), static_cast<py::ssize_t>(text.size()), "replace"));
+  const py::object message = py::reinterpret_steal<py::object>(
+      PyUnicode_DecodeUTF8(text.data(), static_cast<py::ssize_t>(text.size()), "replace"));
   const py::object error = py::reinterpret_borrow<py::object>(error_type)(message);
   error.attr("code") = code_name(status.code());
   PyErr_SetObject(error_type, error.ptr());

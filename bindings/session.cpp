@@ -42,19 +42,24 @@ py::dtype numpy_dtype(DType dtype) {
   return py::dtype::of<uint8_t>();
 }
 
-/// The feed as an array the runtime can read in place: itself if it is C-contiguous, aligned and of the right dtype; a copy where only its layout is wrong.
+/// The feed as an array the runtime can read in place: itself if it is C-contiguous, aligned and of the right dtype; a
+/// copy where only its layout is wrong.
 py::array as_input(const Port& port, const py::handle& feed) {
   py::array array = py::array::ensure(feed);
   const py::dtype wanted = numpy_dtype(port.dtype);
   if (!array) throw py::error_already_set();
   if (!array.dtype().equal(wanted))
-    lutc::python::raise({ErrorCode::kInvalidArgument, "input " + lutc::port_text(port) + " was given an array of dtype " +
-                                                           py::str(array.dtype()).cast<std::string>() + "; pass .astype('" +
-                                                           py::str(wanted).cast<std::string>() + "')"});
+    lutc::python::raise(
+        {ErrorCode::kInvalidArgument, "input " + lutc::port_text(port) + " was given an array of dtype " +
+                                          py::str(array.dtype()).cast<std::string>() + "; pass .astype('" +
+                                          py::str(wanted).cast<std::string>() + "')"});
   if (array.ndim() > lutc::kMaxRank)
-    lutc::python::raise({ErrorCode::kInvalidArgument, "input " + lutc::port_text(port) + " was given an array of rank " + std::to_string(array.ndim())});
+    lutc::python::raise(
+        {ErrorCode::kInvalidArgument,
+         "input " + lutc::port_text(port) + " was given an array of rank " + std::to_string(array.ndim())});
   constexpr int kReadable = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-  if ((array.flags() & kReadable) != kReadable) array = py::module_::import("numpy").attr("array")(array, py::arg("order") = "C", py::arg("copy") = true);
+  if ((array.flags() & kReadable) != kReadable)
+    array = py::module_::import("numpy").attr("array")(array, py::arg("order") = "C", py::arg("copy") = true);
   return array;
 }
 
@@ -94,7 +99,8 @@ py::list run(const Session& session, const py::object& output_names, const py::d
   if (output_names.is_none()) {
     for (size_t o = 0; o < session.outputs().size(); ++o) wanted.push_back(static_cast<int>(o));
   } else {
-    for (const py::handle name : output_names) wanted.push_back(lutc::python::value_or_raise(session.find_output(py::str(name).cast<std::string>())));
+    for (const py::handle name : output_names)
+      wanted.push_back(lutc::python::value_or_raise(session.find_output(py::str(name).cast<std::string>())));
   }
 
   std::shared_ptr<const lutc::Prepared> prepared;
@@ -113,7 +119,8 @@ py::list run(const Session& session, const py::object& output_names, const py::d
     if (outputs[o].data != nullptr) continue;
     outputs[o] = prepared->output(o);
     const lutc::Shape& shape = outputs[o].shape;
-    results[o] = py::array(numpy_dtype(outputs[o].dtype), std::vector<py::ssize_t>(shape.dims, shape.dims + shape.rank));
+    results[o] =
+        py::array(numpy_dtype(outputs[o].dtype), std::vector<py::ssize_t>(shape.dims, shape.dims + shape.rank));
     outputs[o].data = results[o].mutable_data();
   }
   {
@@ -177,7 +184,8 @@ void bind_session(py::module_& m) {
              }();
              return lutc::python::value_or_raise(std::move(session));
            }),
-           py::arg("path"), py::kw_only(), py::arg("threads") = 0, py::arg("isa") = "", py::arg("memory_limit") = 0, py::arg("map") = true)
+           py::arg("path"), py::kw_only(), py::arg("threads") = 0, py::arg("isa") = "", py::arg("memory_limit") = 0,
+           py::arg("map") = true)
       .def_static(
           "from_bytes",
           [](const py::bytes& data, int threads, const std::string& isa, uint64_t memory_limit) {
@@ -190,12 +198,18 @@ void bind_session(py::module_& m) {
             return lutc::python::value_or_raise(std::move(session));
           },
           py::arg("data"), py::kw_only(), py::arg("threads") = 0, py::arg("isa") = "", py::arg("memory_limit") = 0)
-      .def("inputs", [](const Session& s) { return describe(s.inputs()); }, "One (name, dtype, shape) per input; a dim is an int or a symbol's name.")
+      .def(
+          "inputs", [](const Session& s) { return describe(s.inputs()); },
+          "One (name, dtype, shape) per input; a dim is an int or a symbol's name.")
       .def("outputs", [](const Session& s) { return describe(s.outputs()); })
-      .def("run", &run, py::arg("output_names"), py::arg("feeds"), "Outputs as numpy arrays, in the order of output_names (None: all).")
+      .def("run", &run, py::arg("output_names"), py::arg("feeds"),
+           "Outputs as numpy arrays, in the order of output_names (None: all).")
       .def("set_profiling", &Session::set_profiling, py::arg("on"), "Switching on clears what was measured.")
-      .def("profile", &profile, "One dict {name, op, calls, microseconds, bytes} per step, summed over the runs since set_profiling(True).")
-      .def("metadata", [](const Session& s, const std::string& key) { return s.artifact().metadata(key); }, py::arg("key"))
+      .def("profile", &profile,
+           "One dict {name, op, calls, microseconds, bytes} per step, summed over the runs since set_profiling(True).")
+      .def(
+          "metadata", [](const Session& s, const std::string& key) { return s.artifact().metadata(key); },
+          py::arg("key"))
       .def_property_readonly("isa", &Session::isa)
       .def_property_readonly("threads", &Session::threads);
 
@@ -209,10 +223,15 @@ void bind_session(py::module_& m) {
         return lutc::xxh64(info.ptr, bytes, seed);
       },
       py::arg("data"), py::arg("seed") = 0, "XXH64 of a bytes-like object.");
-  m.def("available_isas", [] {
-    std::vector<std::string> names;
-    for (const lutc::kernels::Isa isa : lutc::kernels::available_isas()) names.emplace_back(lutc::kernels::isa_name(isa));
-    return names;
-  }, "Names of the ISAs this CPU can execute, best last.");
-  m.def("available_cpus", &lutc::ThreadPool::available_cpus, "CPUs granted to this process by affinity and cgroup quota.");
+  m.def(
+      "available_isas",
+      [] {
+        std::vector<std::string> names;
+        for (const lutc::kernels::Isa isa : lutc::kernels::available_isas())
+          names.emplace_back(lutc::kernels::isa_name(isa));
+        return names;
+      },
+      "Names of the ISAs this CPU can execute, best last.");
+  m.def("available_cpus", &lutc::ThreadPool::available_cpus,
+        "CPUs granted to this process by affinity and cgroup quota.");
 }
