@@ -1,8 +1,13 @@
 """`python -m lutc` is the command `lutc`."""
 
+import sys
+
 
 def main() -> None:
-    """Run the command line."""
+    """Runs the command line and exits with its code."""
+    from lutc.cli import main as run
+
+    sys.exit(run())
 
 
 if __name__ == "__main__":

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Union
 
 import numpy as np
 
-Dim = Union[int, str]  # a size, or the name of a symbolic one
-Attribute = Union[int, float, str, list[int], list[float]]
+Dim = int | str  # a size, or the name of a symbolic one
+Attribute = int | float | str | list[int] | list[float]
 
 OMITTED = -1  # the value index of an omitted optional input
 

@@ -7,13 +7,14 @@ import json
 import mmap
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lutc import __version__
+from lutc._runtime import xxh64
 from lutc.errors import UsageError
 from lutc.plan import DTYPES, Plan, Port, Value
 
@@ -25,7 +26,14 @@ HASH_DIGITS = 16
 _SAFETENSORS_DTYPE = {dtype: name.upper() for name, dtype in DTYPES.items()}
 
 
-def write_artifact(plan: Plan, path: str | os.PathLike[str], *, target: str, report: dict[str, Any]) -> int:
+def write_artifact(
+    plan: Plan,
+    path: str | os.PathLike[str],
+    *,
+    target: str,
+    report: dict[str, Any],
+    check: Callable[[str], object] | None = None,
+) -> int:
     """Writes `plan` to `path` through a temporary file in the same folder, which is renamed when it is complete.
 
     Args:
@@ -33,6 +41,7 @@ def write_artifact(plan: Plan, path: str | os.PathLike[str], *, target: str, rep
         path: the artifact; an existing file is replaced only when the new one is complete and on disk.
         target: name of the tables' ISA, recorded in the file.
         report: the compiler's report, JSON-serialisable, without times or machine names.
+        check: called with the complete temporary file before it takes its name; what it raises leaves `path` as it was.
 
     Returns:
         Bytes written.
@@ -43,9 +52,7 @@ def write_artifact(plan: Plan, path: str | os.PathLike[str], *, target: str, rep
     destination = Path(path)
     header, names = _header(plan, target, report)
     try:
-        descriptor, temporary = tempfile.mkstemp(
-            dir=destination.parent, prefix=f".{destination.name}.", suffix=".tmp"
-        )
+        descriptor, temporary = tempfile.mkstemp(dir=destination.parent, prefix=f".{destination.name}.", suffix=".tmp")
     except OSError as error:
         raise UsageError(
             f"cannot write '{destination}': {error.strerror or error}. "
@@ -60,6 +67,8 @@ def write_artifact(plan: Plan, path: str | os.PathLike[str], *, target: str, rep
             os.fsync(file.fileno())
             size = os.fstat(file.fileno()).st_size
             os.fchmod(file.fileno(), 0o666 & ~_umask())
+        if check is not None:
+            check(temporary)
         os.replace(temporary, destination)
     except OSError as error:
         raise UsageError(
@@ -157,8 +166,6 @@ def _total_bytes(plan: Plan) -> int:
 
 def _stamp_hash(descriptor: int) -> None:
     """Hashes the file (whose hash field is still zeros) and fills the field in."""
-    from lutc._runtime import xxh64
-
     with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as view:
         digest = xxh64(view)
     os.pwrite(descriptor, f"{digest:016x}".encode(), HASH_OFFSET)

@@ -40,9 +40,7 @@ def plan_dtype(dtype: ir.DataType, what: str) -> str:
         ValueError: the runtime has no such type; `what` says whose it is.
     """
     if dtype not in _NAMES:
-        raise ValueError(
-            f"{what} is {dtype.name.lower()}; supported: {', '.join(d.name.lower() for d in _NAMES)}"
-        )
+        raise ValueError(f"{what} is {dtype.name.lower()}; supported: {', '.join(d.name.lower() for d in _NAMES)}")
     return _NAMES[dtype]
 
 

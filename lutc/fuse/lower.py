@@ -74,9 +74,7 @@ class _Lowering:
                 index = copy
             shape = _dims(value) or ()
             names = [f"{value.name}.{axis}" if dim is None else dim for axis, dim in enumerate(shape)]
-            self.plan.outputs.append(
-                Port(value.name or "", index, self.plan.values[index].dtype, tuple(names))
-            )
+            self.plan.outputs.append(Port(value.name or "", index, self.plan.values[index].dtype, tuple(names)))
 
     def _value(self, value: ir.Value | None) -> int:
         """The plan's index of an onnx-ir value; constants enter the plan at their first use."""

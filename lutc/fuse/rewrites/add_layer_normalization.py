@@ -11,11 +11,7 @@ def fuse_add_layer_normalization(plan: Plan) -> None:
     removed: set[int] = set()
     uses = Uses(plan)
     for index, step in enumerate(plan.steps):
-        if (
-            step.op != "layer_normalization"
-            or len(step.outputs) != 1
-            or plan.values[step.inputs[0]].dtype != "f32"
-        ):
+        if step.op != "layer_normalization" or len(step.outputs) != 1 or plan.values[step.inputs[0]].dtype != "f32":
             continue
         producer = uses.producer.get(step.inputs[0])
         if producer is None or producer in removed or plan.steps[producer].op != "add":
@@ -27,8 +23,6 @@ def fuse_add_layer_normalization(plan: Plan) -> None:
         if uses.only_reader(add.outputs[0]) is None:
             outputs.append(add.outputs[0])
         attrs = {"axis": step.attrs.get("axis", -1), "epsilon": step.attrs.get("epsilon", 1e-5)}
-        plan.steps[index] = Step(
-            "add_layer_normalization", step.name, [*add.inputs, *step.inputs[1:]], outputs, attrs
-        )
+        plan.steps[index] = Step("add_layer_normalization", step.name, [*add.inputs, *step.inputs[1:]], outputs, attrs)
         removed.add(producer)
     remove(plan, removed)

@@ -36,9 +36,7 @@ def drop_unused(plan: Plan) -> None:
     plan.steps = kept[::-1]
 
     order: dict[int, int] = {OMITTED: OMITTED}
-    for value in [port.value for port in plan.inputs] + [
-        v for s in plan.steps for v in (*s.inputs, *s.outputs)
-    ]:
+    for value in [port.value for port in plan.inputs] + [v for s in plan.steps for v in (*s.inputs, *s.outputs)]:
         if value not in order:
             order[value] = len(order) - 1
     values = sorted((new, old) for old, new in order.items() if old != OMITTED)

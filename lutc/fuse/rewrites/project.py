@@ -39,8 +39,6 @@ def fold_projections(plan: Plan) -> None:
             encode.inputs = [step.inputs[0], *encode.inputs[1:], *step.inputs[1:]]
             encode.attrs.update(step.attrs)
         if z in uses.outputs:
-            raise UnsupportedModelError(
-                f"node '{step.name}' (ai.lutc::Project): its output may not leave the model"
-            )
+            raise UnsupportedModelError(f"node '{step.name}' (ai.lutc::Project): its output may not leave the model")
         removed.add(index)
     remove(plan, removed)

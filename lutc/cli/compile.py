@@ -1,0 +1,100 @@
+"""`lutc compile`: an ONNX model becomes an artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lutc.cli.common import Json, Quiet, Shapes, emit, human, megabytes, parse_shapes, progress, table
+from lutc.cli.inspect import layer_table
+from lutc.compile import compile
+from lutc.errors import BudgetMissedError, UsageError
+from lutc.pack import TARGETS
+
+_SRC = ".npz, directory of .npy/.npz, pkg.mod:callable yielding dicts, or random"
+
+
+def command(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model.")],
+    calib: Annotated[str | None, typer.Option("--calib", metavar="SRC", help=f"Unlabelled samples: {_SRC}.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="OUT.lut", help="MODEL.lut beside the model by default.")
+    ] = None,
+    preset: Annotated[str, typer.Option("--preset", metavar="fast|balanced|accurate")] = "balanced",
+    score: Annotated[
+        str | None,
+        typer.Option("--score", metavar="pkg.mod:fn", help="Takes a session, returns a number; higher is better."),
+    ] = None,
+    max_drop: Annotated[
+        float | None, typer.Option("--max-drop", metavar="X", help="Largest allowed drop of the score; exit 4 beyond.")
+    ] = None,
+    learn: Annotated[float | None, typer.Option("--learn", metavar="MINUTES", help="Not available yet.")] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option("--keep", metavar="REGEX=fp32", help="Layers that stay dense, by a part of their name.")
+    ] = None,
+    form: Annotated[
+        list[str] | None, typer.Option("--form", metavar="REGEX=gain-v3", help="Form of some layers.")
+    ] = None,
+    shape: Shapes = None,
+    target: Annotated[str, typer.Option("--target", metavar="|".join(TARGETS))] = "native",
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="All CPUs granted by default.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="DIR", help="Keep finished layers here; continue from them.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be replaced, and why.")] = False,
+    save_onnx: Annotated[
+        Path | None, typer.Option("--save-onnx", metavar="PATH", help="Also write the compressed model as ONNX.")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compile MODEL.onnx to a .lut artifact."""
+    if learn is not None:
+        raise UsageError("--learn is not available yet: this version fits in closed form only. Leave it out.")
+    out = human(json)
+    try:
+        result = compile(
+            model,
+            calib=calib,
+            output=output,
+            preset=preset,
+            keep=keep or (),
+            form=form or (),
+            shape=parse_shapes(shape),
+            target=target,
+            threads=threads,
+            seed=seed,
+            resume=resume,
+            score=score,
+            max_drop=max_drop,
+            dry_run=dry_run,
+            save_onnx=save_onnx,
+            progress=progress(quiet),
+        )
+    except BudgetMissedError as error:
+        report = getattr(error, "report", None)
+        if report is not None:
+            out.print(layer_table(worst_first(report["layers"])))
+        raise
+    report = result.report
+    if dry_run:
+        rows = [[x["name"], x["op"], x["form"], x["why"], megabytes(x["bytes_dense"])] for x in report["layers"]]
+        out.print(
+            table("Nothing was fitted or written (--dry-run).", ["layer", "op", "form", "why", ">fp32 size"], rows)
+        )
+    else:
+        out.print(layer_table(report["layers"]))
+        if "score" in report:
+            s = report["score"]
+            out.print(f"score: original {s['reference']:.4f}, compiled {s['compiled']:.4f}, drop {s['drop']:+.4f}")
+        out.print(f"{result.path}: {megabytes(report['bytes'])}", markup=False)
+    if json:
+        emit({"output": None if result.path is None else str(result.path), **report})
+
+
+def worst_first(layers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Layers by falling error."""
+    return sorted(layers, key=lambda layer: -(layer.get("error") or 0.0))
