@@ -123,9 +123,10 @@ struct LookupKernels {
   int code_planes;          ///< byte planes a unit's codes consist of (2: one a codebook)
   int code_bytes;           ///< bytes of a position in a code plane
   int gain_bytes;           ///< bytes of a position in a unit's gain plane
+  int start_element;        ///< bytes of a position's start: 4 (one for all units and taps), 2 (one a window), 0 (none)
   int block_panels;         ///< most panels of a LookupBlock
   int block_columns;        ///< most columns of a LookupBlock, and the width of the layout's column blocks
-  /// Bytes of starts in front of a panel's units.
+  /// Bytes of starts in front of a panel's units: one vector of panel_rows positions, or one a window.
   int64_t (*start_bytes)(int64_t units, int gain_limit);
   /// Codebook units that share one starts vector (avx2's 16-bit windows); the others return units.
   int64_t (*window_units)(int64_t units, int gain_limit);

@@ -258,6 +258,7 @@ const LookupKernels kLookupAvx512 = {
     /*code_planes=*/1,
     /*code_bytes=*/4,
     /*gain_bytes=*/4,
+    /*start_element=*/4,
     kPanels,
     kColumns,
     [](int64_t, int gain_limit) -> int64_t { return gain_limit > 0 ? 64 : 0; },

@@ -143,6 +143,7 @@ const LookupKernels kLookupScalar = {
     /*code_planes=*/1,
     /*code_bytes=*/1,
     /*gain_bytes=*/1,
+    /*start_element=*/0,
     /*block_panels=*/4,
     /*block_columns=*/kColumns,
     [](int64_t, int) -> int64_t { return 0; },

@@ -1,0 +1,199 @@
+// lut_linear: y = activation(scale * sum of looked-up entries + bias) + residual.
+#include "core/ops/lut_common.h"
+
+namespace lutc {
+namespace ops {
+namespace {
+
+/// Columns of an accumulator tile: a multiple of every kernel's block.
+constexpr int64_t kTileColumns = 48;
+/// Codes that stay in a level 2 cache while the table passes by.
+constexpr int64_t kCodesBytes = 256 * 1024;
+/// Up to this many rows, gathering whole table rows beats shuffling tables (measured; only where the canonical table is at hand).
+constexpr int64_t kGatherRows = 4;
+
+class LutLinear final : public LutConsumer {
+ public:
+  static constexpr Arity kArity{4, 5, 1, 1};
+  using LutConsumer::LutConsumer;
+
+  Status init(const BuildContext& build) override {
+    LUTC_RETURN_IF_ERROR(init_common(build));
+    shape_.codebooks = codebooks_;
+    shape_.entries = entries_;
+    shape_.outputs = outputs_;
+    if (codebooks_ * std::max<int64_t>(gain_limit_, 1) * 127 >= (int64_t{1} << 31))
+      return step_error(def_, ErrorCode::kCorrupt, "codebooks * gain_limit * 127 must stay below 2^31");
+    LUTC_RETURN_IF_ERROR(init_table(build));
+    geometry_ = CodesGeometry(kernels_, codebooks_, gain_limit_);
+    tile_rows_ = kernels_->block_panels * kernels_->panel_rows;
+    scratch_ = static_cast<size_t>(tile_rows_ * kTileColumns * 4 + (2 * codebooks_ + outputs_ * 4 + 127) / 64 * 64);
+    return Status::ok();
+  }
+
+  Status infer(InferContext& ctx) const override {
+    Shape y = ctx.input_shape(0);
+    if (y.rank < 1) return invalid("codes must have a last axis");
+    y[y.rank - 1] = outputs_;
+    LUTC_RETURN_IF_ERROR(ctx.set_output(0, DType::kF32, y));
+    if (ctx.has_input(4)) {
+      if (ctx.input_shape(4) != y) return invalid("residual has shape " + ctx.input_shape(4).to_string() + ", the output " + y.to_string());
+      if (ctx.input_dtype(4) != DType::kF32) return invalid("residual must be f32");
+      if (is_simple()) ctx.may_overwrite(0, 4);
+    }
+    ctx.request_scratch(scratch_ * static_cast<size_t>(std::max(1, ctx.num_threads())));
+    return Status::ok();
+  }
+
+  Status run(RunContext& ctx) const override {
+    const TensorView& codes = ctx.input(0);
+    const TensorView& out = ctx.output(0);
+    const int64_t rows = out.shape.product(0, out.shape.rank - 1);
+    if (rows == 0) return Status::ok();
+    LUTC_RETURN_IF_ERROR(check_codes(codes, 1, rows));
+    Job job;
+    job.codes = codes.as<uint8_t>() + sizeof(CodesHeader);
+    job.residual = ctx.has_input(4) ? ctx.input(4).as<float>() : nullptr;
+    job.y = out.as_mut<float>();
+    job.rows = rows;
+    uint8_t* scratch = static_cast<uint8_t*>(ctx.scratch());
+    const int64_t work = rows * codebooks_ * outputs_ / 16;
+    const int threads = work < kParallelWork ? 1 : ctx.num_threads();
+    if (rows_table_ != nullptr && (rows <= kGatherRows || layout_ == kernels::TableLayout::kRows)) {
+      const int64_t blocks = (outputs_ + 63) / 64;
+      ctx.pool().parallel_for(rows * blocks, 1, threads, [&](int64_t begin, int64_t end, int worker) {
+        gather(job, begin, end, blocks, scratch + static_cast<size_t>(worker) * scratch_);
+      });
+      return Status::ok();
+    }
+    // Tiles of rows within a group whose codes stay in cache, columns outside them: a table block is read once a group.
+    job.row_tiles = (rows + tile_rows_ - 1) / tile_rows_;
+    const int64_t tile_bytes = kernels_->block_panels * geometry_.panel_bytes;
+    job.group_tiles = std::clamp<int64_t>(kCodesBytes / tile_bytes, 1, job.row_tiles);
+    job.column_width = kTileColumns;
+    job.column_tiles = (outputs_ + job.column_width - 1) / job.column_width;
+    const int64_t total = job.row_tiles * job.column_tiles;
+    ctx.pool().parallel_for(total, 1, threads, [&](int64_t begin, int64_t end, int worker) {
+      int32_t* acc = reinterpret_cast<int32_t*>(scratch + static_cast<size_t>(worker) * scratch_);
+      for (int64_t item = begin; item < end; ++item) tile(job, item, acc);
+    });
+    return Status::ok();
+  }
+
+ private:
+  struct Job {
+    const uint8_t* codes;
+    const float* residual;
+    float* y;
+    int64_t rows;
+    int64_t row_tiles, group_tiles, column_tiles, column_width;
+  };
+
+  void tile(const Job& job, int64_t item, int32_t* acc) const {
+    const int64_t group = item / (job.group_tiles * job.column_tiles);
+    const int64_t tiles = std::min(job.group_tiles, job.row_tiles - group * job.group_tiles);
+    const int64_t within = item - group * job.group_tiles * job.column_tiles;
+    const int64_t row = (group * job.group_tiles + within % tiles) * tile_rows_;
+    const int64_t column = within / tiles * job.column_width;
+    const int64_t rows = std::min(tile_rows_, job.rows - row), columns = std::min(job.column_width, outputs_ - column);
+    const uint8_t* panel = job.codes + row / kernels_->panel_rows * geometry_.panel_bytes;
+    const int64_t tap = 0;
+
+    kernels::LookupBlock b;
+    b.panels = static_cast<int>((rows + kernels_->panel_rows - 1) / kernels_->panel_rows);
+    b.entries = static_cast<int>(entries_);
+    b.gain_limit = static_cast<int>(gain_limit_);
+    b.units = geometry_.units;
+    b.codebooks = codebooks_;
+    b.codes = panel + geometry_.start_bytes;
+    b.code_panel_step = geometry_.panel_bytes;
+    b.code_unit_step = geometry_.unit_bytes();
+    b.code_half_step = kernels_->panel_rows;
+    b.gains = b.codes + geometry_.code_unit_bytes;
+    b.gain_panel_step = geometry_.panel_bytes;
+    b.gain_unit_step = geometry_.unit_bytes();
+    b.starts = panel;
+    b.start_panel_step = geometry_.panel_bytes;
+    b.start_window_step = 2 * kernels_->panel_rows;
+    b.taps = &tap;
+    b.tap_count = 1;
+    b.acc_stride = tile_rows_;
+    const int64_t cell = kernels::layout_cell(layout_, entries_);
+    for (int64_t n = 0; n < columns; n += kernels_->block_columns) {
+      b.columns = static_cast<int>(std::min<int64_t>(kernels_->block_columns, columns - n));
+      b.table = table_ + (column + n) * geometry_.units * cell;
+      b.table_unit_step = b.columns * cell;
+      b.acc = acc + n * tile_rows_;
+      kernels_->lookup(b);
+    }
+    finish(job, acc, tile_rows_, row, rows, column, columns);
+  }
+
+  void finish(const Job& job, const int32_t* acc, int64_t acc_stride, int64_t row, int64_t rows, int64_t column, int64_t columns) const {
+    const int64_t at = row * outputs_ + column;
+    kernels::FinishBlock f;
+    f.acc = acc;
+    f.acc_stride = acc_stride;
+    f.rows = rows;
+    f.columns = columns;
+    f.scale = scale_ + column;
+    f.bias = bias_ + column;
+    f.relu = activation_ == kernels::Activation::kRelu;
+    f.y = job.y + at;
+    f.y_stride = outputs_;
+    if (is_simple()) {
+      f.residual = job.residual != nullptr ? job.residual + at : nullptr;
+      kernels_->finish_rows(f);
+      return;
+    }
+    kernels_->finish_rows(f);
+    for (int64_t r = 0; r < rows; ++r) {
+      float* y = f.y + r * outputs_;
+      vector_->activate(activation_, y, y, columns);
+      if (job.residual != nullptr) vector_->add_f32(y, job.residual + at + r * outputs_, y, columns);
+    }
+  }
+
+  /// Rows [begin / blocks ...) by whole table rows, 64 columns an item.
+  void gather(const Job& job, int64_t begin, int64_t end, int64_t blocks, uint8_t* scratch) const {
+    uint8_t* codes = scratch;
+    int8_t* gains = reinterpret_cast<int8_t*>(scratch + codebooks_);
+    int32_t* acc = reinterpret_cast<int32_t*>(scratch + (2 * codebooks_ + 63) / 64 * 64);
+    for (int64_t item = begin; item < end;) {
+      const int64_t row = item / blocks, last = std::min(end, (row + 1) * blocks);
+      const int64_t column = item % blocks * 64, stop = std::min(outputs_, (last - row * blocks) * 64);
+      const uint8_t* panel = job.codes + row / kernels_->panel_rows * geometry_.panel_bytes;
+      for (int64_t c = 0; c < codebooks_; ++c) geometry_.extract(panel, row % kernels_->panel_rows, entries_, c, codes + c, gains + c);
+      kernels::GatherRow g;
+      g.codes = codes;
+      g.gains = gain_limit_ > 0 ? gains : nullptr;
+      g.codebooks = codebooks_;
+      g.entries = static_cast<int>(entries_);
+      g.gain_limit = static_cast<int>(gain_limit_);
+      g.table = rows_table_ + column;
+      g.outputs = outputs_;
+      g.columns = stop - column;
+      g.acc = acc;
+      kernels_->gather_row(g);
+      finish_gathered(job, acc, row, column, stop - column);
+      item = last;
+    }
+  }
+
+  void finish_gathered(const Job& job, const int32_t* acc, int64_t row, int64_t column, int64_t columns) const {
+    for (int64_t n = 0; n < columns; n += kTileColumns) {
+      finish(job, acc + n, 1, row, 1, column + n, std::min(kTileColumns, columns - n));
+    }
+  }
+
+  CodesGeometry geometry_;
+  int64_t tile_rows_ = 0;
+  size_t scratch_ = 0;
+};
+
+}  // namespace
+}  // namespace ops
+
+void register_lut_linear(OpRegistry& registry) { registry.add("lut_linear", ops::make<ops::LutLinear>); }
+
+}  // namespace lutc
