@@ -152,6 +152,7 @@ class Reduce final : public OpBase {
 
   Status init(const BuildContext&) override {
     LUTC_RETURN_IF_ERROR(expect_index_dtype(1));
+    axes_ = def_.attrs.get_ints("axes", {});
     for (const Entry& entry : kEntries) {
       if (def_.op == entry.op) fn_ = entry.select(dtype(0));
     }
@@ -213,9 +214,9 @@ class Reduce final : public OpBase {
  private:
   Status mark(const TensorView& axes, int rank, bool* drop) const {
     std::fill(drop, drop + kMaxRank, false);
-    const int64_t count = present(1) ? axes.shape.elements() : 0;
+    const int64_t count = present(1) ? axes.shape.elements() : static_cast<int64_t>(axes_.size());
     for (int64_t i = 0; i < count; ++i) {
-      const Result<int> at = axis(int_at(axes, i), rank);
+      const Result<int> at = axis(present(1) ? int_at(axes, i) : axes_[static_cast<size_t>(i)], rank);
       if (!at.is_ok()) return at.status();
       drop[at.value()] = true;
     }
@@ -224,6 +225,7 @@ class Reduce final : public OpBase {
   }
 
   ReduceFn fn_ = nullptr;
+  std::vector<int64_t> axes_;  ///< of the attribute that opsets before 18 have in place of input 1
 };
 
 }  // namespace
