@@ -38,6 +38,22 @@ def mlp(seed: int = 0) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
+def deep_mlp(layers: int, width: int) -> onnx.ModelProto:
+    """x [batch, width] -> (Gemm, Relu) x layers -> y."""
+    generator = np.random.default_rng(0)
+    nodes, weights = [], []
+    for index in range(layers):
+        source = "x" if index == 0 else f"r{index - 1}"
+        target = "y" if index == layers - 1 else f"r{index}"
+        weight = generator.normal(0, (2 / width) ** 0.5, (width, width)).astype(np.float32)
+        weights.append(numpy_helper.from_array(weight, f"w{index}"))
+        nodes.append(helper.make_node("MatMul", [source, f"w{index}"], [f"h{index}"], name=f"layer{index}"))
+        nodes.append(helper.make_node("Relu", [f"h{index}"], [target]))
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width]) for name in "xy")
+    graph = helper.make_graph(nodes, "deep", [x], [y], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
 def save_mlp(folder: Path) -> Path:
     """Writes the model to `folder/mlp.onnx`."""
     path = folder / "mlp.onnx"
