@@ -195,12 +195,15 @@ class _Run:
         weight = self._cut.constant(site.input[1])
         dense = _dense(site, self._cut, self._threads)
         source, output = site.input[0], site.output[0]
-        for clean in self._clean:
-            clean[output] = dense(clean[source])
+        with np.errstate(over="ignore", invalid="ignore"):
+            for clean in self._clean:
+                clean[output] = dense(clean[source])
+                if not np.isfinite(clean[output]).all():
+                    raise UsageError(f"{choice.name}: computes NaN or infinity on a calibration sample")
         inputs = [theirs.get(source, ours[source]) for ours, theirs in zip(self._clean, self._compressed, strict=True)]
         for batch in inputs:
             if not np.isfinite(batch).all():
-                raise UsageError(f"{choice.name}: its input is NaN or infinite on a calibration sample")
+                raise UsageError(f"{choice.name}: its input is NaN or infinity on a calibration sample")
         layer = checkpoints.load(index)
         if layer is None:
             targets = self._targets(output, drift=choice.kind == "conv")

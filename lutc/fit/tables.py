@@ -13,7 +13,7 @@ the choices: a refit is never worse than none there.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,8 @@ TIED_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 FREE_GRID = (0.01, 0.1, 1.0)
 """Ridges of the free refit, likewise."""
 
+_MERGE_ROWS = 4096
+
 _CLIPS = (1.0, 0.92, 0.84, 0.76, 0.68, 0.6, 0.5)
 
 
@@ -37,7 +39,7 @@ class Moments:
 
     Attributes:
         rows: Number of rows.
-        aa: a^T a, float64 [F, F].
+        aa: a^T a, float64 [F, F] (float32 once centred: no large mean is left to cancel).
         ay: a^T y, float64 [F, N].
         yy: Column sums of y^2, float64 [N].
         a: Column sums of a.
@@ -45,7 +47,7 @@ class Moments:
     """
 
     rows: int
-    aa: Doubles
+    aa: npt.NDArray
     ay: Doubles
     yy: Doubles
     a: Doubles
@@ -62,7 +64,7 @@ class Moments:
             np.zeros(features),
             np.zeros(outputs),
         )
-        for a, y in chunks:
+        for a, y in _merged(chunks):
             total.rows += len(a)
             total.aa += a.T @ a
             total.ay += a.T @ y
@@ -79,9 +81,11 @@ class Moments:
     def centred(self) -> Moments:
         """The moments about the means."""
         rows = max(self.rows, 1)
+        aa = np.multiply.outer(self.a, self.a / -rows)
+        aa += self.aa
         return Moments(
             self.rows,
-            self.aa - np.outer(self.a, self.a) / rows,
+            aa.astype(np.float32),
             self.ay - np.outer(self.a, self.y) / rows,
             self.yy - self.y**2 / rows,
             np.zeros_like(self.a),
@@ -90,13 +94,31 @@ class Moments:
 
     def mapped(self, matrix: npt.NDArray) -> Moments:
         """The moments of the regressors a @ matrix."""
-        half = self.aa @ matrix
-        return Moments(self.rows, matrix.T @ half, matrix.T @ self.ay, self.yy, self.a @ matrix, self.y)
+        thin = matrix.astype(np.float32)
+        return Moments(self.rows, thin.T @ (self.aa @ thin), matrix.T @ self.ay, self.yy, self.a @ matrix, self.y)
 
     def error(self, weights: npt.NDArray) -> Doubles:
         """Sum of squared errors of a @ weights, by column: float64 [N]."""
-        product = (self.aa.astype(np.float32) @ weights.astype(np.float32)).astype(np.float64)
+        product = (self.aa @ weights.astype(np.float32)).astype(np.float64)
         return np.maximum(self.yy - 2 * (self.ay * weights).sum(axis=0) + (product * weights).sum(axis=0), 0)
+
+
+def _merged(chunks: Iterable[tuple[Floats, Floats]]) -> Iterator[tuple[Floats, Floats]]:
+    """Chunks of at least `_MERGE_ROWS` rows, but for the last: products of thin slices waste bandwidth."""
+    waiting: list[tuple[Floats, Floats]] = []
+    for chunk in chunks:
+        waiting.append(chunk)
+        if sum(len(a) for a, _ in waiting) >= _MERGE_ROWS:
+            yield _stacked(waiting)
+            waiting = []
+    if waiting:
+        yield _stacked(waiting)
+
+
+def _stacked(chunks: list[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
+    if len(chunks) == 1:
+        return chunks[0]
+    return np.concatenate([a for a, _ in chunks]), np.concatenate([y for _, y in chunks])
 
 
 def ridge(moments: Moments, start: npt.NDArray, strength: float) -> Doubles:
@@ -111,10 +133,10 @@ def ridge(moments: Moments, start: npt.NDArray, strength: float) -> Doubles:
         float64 [F, N].
     """
     size = max(len(moments.aa), 1)
-    level = max(np.trace(moments.aa) / size, 1e-30)
-    regular = (moments.aa / level).astype(np.float32)
+    level = max(float(np.trace(moments.aa, dtype=np.float64)) / size, 1e-30)
+    regular = moments.aa / np.float32(level)
     regular[np.diag_indices(size)] += np.float32(max(strength, 1e-6))
-    gap = (moments.ay - moments.aa @ start) / level
+    gap = (moments.ay - moments.aa @ start.astype(np.float32)) / level
     try:
         solved = scipy.linalg.cho_solve(
             scipy.linalg.cho_factor(regular, lower=True, overwrite_a=True, check_finite=False),

@@ -1,0 +1,93 @@
+"""Forms are read and printed; the choice of layers follows its rules and says why."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from lutc.errors import UsageError
+from lutc.forms import Form, choose_layers
+
+
+def constant(graph_inits, name, array):
+    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+    graph_inits.append(value)
+    return value
+
+
+def small_network():
+    """Convolutions 3 -> 16 (first), 16 -> 16 depthwise, 16 -> 32, then a linear 32 -> 10."""
+    inits = []
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["n", 3, 8, 8]))
+    w = np.zeros
+    conv1 = ir.node("Conv", [x, constant(inits, "w1", w((16, 3, 3, 3), np.float32))], name="stem")
+    conv2 = ir.node(
+        "Conv", [conv1.outputs[0], constant(inits, "w2", w((16, 1, 3, 3), np.float32))],
+        attributes={"group": 16}, name="depthwise",
+    )  # fmt: skip
+    conv3 = ir.node("Conv", [conv2.outputs[0], constant(inits, "w3", w((32, 16, 1, 1), np.float32))], name="wide")
+    pool = ir.node("ReduceMean", [conv3.outputs[0], constant(inits, "axes", np.array([2, 3]))], name="pool")
+    weight = constant(inits, "w4", w((32, 10), np.float32))
+    bias = constant(inits, "b4", w(10, np.float32))
+    last = ir.node("Linear", [pool.outputs[0], weight, bias], domain="ai.lutc", name="classifier")
+    nodes = [conv1, conv2, conv3, pool, last]
+    graph = ir.Graph([x], last.outputs, nodes=nodes, initializers=inits, opset_imports={"": 23, "ai.lutc": 1}, name="g")
+    return ir.Model(graph, ir_version=10)
+
+
+@pytest.mark.parametrize(
+    "text", ["fp32", "gain-v3", "gain-v4k8", "plain-v8", "gain-v4-proj", "gain-v4-block64", "gain-v3k4-g15", "gain-v12"]
+)
+def test_forms_print_as_they_are_read(text):
+    assert str(Form.parse(text)) == text
+
+
+def test_defaults_of_a_form():
+    form = Form.parse("gain-v3")
+    assert (form.entries, form.gain_limit, form.projection) == (16, 63, "none")
+    assert Form.parse("plain-v8").gain_limit == 0
+
+
+@pytest.mark.parametrize(
+    "text", ["", "gain", "gain-v1", "gain-v13", "gain-v4k5", "plain-v8-g15", "gain-v4-block1", "int4"]
+)
+def test_bad_forms_are_usage_errors(text):
+    with pytest.raises(UsageError):
+        Form.parse(text)
+
+
+def test_what_does_not_pay_stays_dense_and_says_why():
+    choices = {choice.name: choice for choice in choose_layers(small_network(), "accurate")}
+    assert choices["stem"].why == "first convolution"
+    assert choices["depthwise"].why == "depthwise"
+    assert str(choices["wide"].form) == "gain-v3"
+    assert choices["classifier"].form.dense
+    assert (choices["wide"].D, choices["wide"].N, choices["wide"].kind) == (16, 32, "conv")
+
+
+def test_rules_override_the_preset():
+    model = small_network()
+    forms = {c.name: str(c.form) for c in choose_layers(model, "fast", [("wide", "fp32")], [("cl.*r", "gain-v2")])}
+    assert forms == {"stem": "fp32", "depthwise": "fp32", "wide": "fp32", "classifier": "gain-v2"}
+
+
+@pytest.mark.parametrize(
+    ("keep", "form", "match"),
+    [
+        ([("nothing", "fp32")], [], "wide"),
+        ([], [("nothing", "gain-v3")], "classifier"),
+        ([("(", "fp32")], [], "regular expression"),
+        ([("wide", "gain-v3")], [], "--form"),
+        ([], [("wide", "gain-v4-proj")], "projection"),
+        ([], [("depthwise", "gain-v4")], "depthwise"),
+    ],
+)
+def test_bad_rules_name_the_layers(keep, form, match):
+    with pytest.raises(UsageError, match=match):
+        choose_layers(small_network(), "accurate", keep, form)
+
+
+def test_unknown_preset():
+    with pytest.raises(UsageError, match="balanced"):
+        choose_layers(small_network(), "quick")
