@@ -76,7 +76,7 @@ def run_both(
         single_node(op, inputs, outputs, opset, **attrs),
         {f"x{i}": inputs[i] for i in constant if inputs[i] is not None},
     )
-    feeds = {value.name: inputs[int(value.name[1:])] for value in model.graph.input}
+    feeds = {value.name: np.asarray(inputs[int(value.name[1:])]) for value in model.graph.input}
     ours = runtime_session(model, threads=1).run(None, feeds)
     theirs = ort_session(model.SerializeToString()).run(None, feeds)
     return ours, theirs
@@ -102,3 +102,13 @@ def check(
     """lutc and ONNX Runtime agree on one node; options as for `run_both`."""
     ours, theirs = run_both(op, inputs, **options)
     assert_same(ours, theirs, rtol, atol)
+
+
+def run_ours(
+    op: str, inputs: Sequence[np.ndarray | None], *, outputs: int = 1, constant: Sequence[int] = (), **attrs: Any
+) -> list[np.ndarray]:
+    """Results of lutc alone for one node; options as for `run_both`."""
+    constants = {f"x{i}": inputs[i] for i in constant if inputs[i] is not None}
+    model = with_constants(single_node(op, inputs, outputs, **attrs), constants)
+    feeds = {value.name: np.asarray(inputs[int(value.name[1:])]) for value in model.graph.input}
+    return runtime_session(model, threads=1).run(None, feeds)
