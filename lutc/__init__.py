@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 class _Package(types.ModuleType):
     """Imports the compiler or the runtime at first use: running an artifact loads no ONNX library.
 
-    `compile` and `load` are functions of the API and also the names of stages (`lutc/compile.py`, `lutc/load/`). Importing such a
-    stage makes Python assign the submodule to the package's attribute; the setters keep the functions there.
+    `compile` and `load` are functions of the API and also the names of stages (`lutc/compile.py`, `lutc/load/`).
+    Importing such a stage makes Python assign the submodule to the package's attribute; the setters keep the
+    functions there.
     """
 
     @property

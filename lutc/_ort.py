@@ -1,4 +1,4 @@
-"""The one place that imports ONNX Runtime: its telemetry is switched off first, and it is told to use few threads quietly."""
+"""The one place that imports ONNX Runtime: its telemetry is switched off first, its pool sleeps when idle."""
 
 from __future__ import annotations
 

@@ -71,8 +71,8 @@ def compile(
 
     Args:
         model: path of an ONNX file, or a ModelProto.
-        calib: unlabelled samples: an .npz, a directory of .npy/.npz, "pkg.mod:callable", a callable that yields dicts of
-            arrays by input name, or "random". Needed only if a layer is to be replaced.
+        calib: unlabelled samples: an .npz, a directory of .npy/.npz, "pkg.mod:callable", a callable that yields dicts
+            of arrays by input name, or "random". Needed only if a layer is to be replaced.
         output: the artifact; MODEL.lut beside the model by default.
         preset: "fast", "balanced" or "accurate".
         keep: "REGEX=fp32" for layers that stay dense; the expression is searched for in layer names.

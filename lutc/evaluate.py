@@ -1,4 +1,4 @@
-"""Compares a compiled model with the original on samples: cosine, largest error, top-1 agreement, a score of the user's."""
+"""Compares a compiled model with the original on samples: cosine, error, top-1 agreement, a score of the user's."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def evaluate(
         progress: receives one unit for each batch.
 
     Returns:
-        `samples`; `outputs`: by name {cosine (mean over samples), cosine_min, max_abs_error, top1_agreement (None where the
-        output has not the shape of class scores)}; and `score` {reference, compiled, drop} if asked for.
+        `samples`; `outputs`: by name {cosine (mean over samples), cosine_min, max_abs_error, top1_agreement (None where
+        the output has not the shape of class scores)}; and `score` {reference, compiled, drop} if asked for.
 
     Raises:
         UsageError: no samples.
@@ -99,10 +99,8 @@ def load_callable(name: str, flag: str) -> Callable[..., Any]:
 def _batches(data: Any, inputs: Sequence[Any]) -> Iterator[dict[str, np.ndarray]]:
     """The samples, checked against the model and cut into batches of moderate size."""
     specs = [InputSpec(item.name, np.dtype(numpy_dtype(item.type)), tuple(item.shape)) for item in inputs]
-    count = 0
-    for batch in open_source(data).batches(specs):
+    for count, batch in enumerate(open_source(data).batches(specs)):
         checked = validate(batch, specs, count)
-        count += 1
         yield from split_batch(checked, specs, _BATCH)
 
 

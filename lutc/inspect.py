@@ -45,7 +45,7 @@ class Artifact:
 
     @property
     def layers(self) -> list[dict[str, Any]]:
-        """One dict for each linear or convolution layer: name, op, form, group_sizes, codebooks, rank, bytes, error ..."""
+        """One dict for each linear or convolution layer: name, op, form, group_sizes, codebooks, rank, bytes, error."""
         return self.report.get("layers", [])
 
     def summary(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def resolve_target(target: str) -> str:
 
 
 def pack(plan: Plan, target: str) -> None:
-    """Lays every table out in place for `target` (one of TARGETS but "native"); steps that share a table share the result."""
+    """Lays every table out in place for `target` (resolved, not "native"); steps that share a table go on doing so."""
     layout = layouts_for(target)[0]  # a runtime whose kernels want another converts at load
     packed: dict[tuple[str, int], int] = {}
     for step in plan.steps:

@@ -1,7 +1,7 @@
 """The flat execution plan that `fuse` makes, `pack` lays out for a target and `write` stores (docs/format.md).
 
-A plan is a list of steps over numbered values. The file that documents the stored form is docs/format.md; these classes hold
-the same things in Python, plus what only the compiler needs (shapes of computed values, the bytes of constants).
+A plan is a list of steps over numbered values. These classes hold what the stored form holds, plus what only the
+compiler needs: shapes of computed values, the bytes of constants.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class Value:
     Attributes:
         dtype: one of `DTYPES`.
         tensor: name of the constant that holds it, or None when it is computed.
-        shape: dims of a constant (all ints), or what is known of a computed value's (None: nothing). Only constants' are stored.
+        shape: dims of a constant (all ints), or what is known of a computed value's (None: nothing). Only the shapes of
+            constants are stored.
     """
 
     dtype: str

@@ -1,4 +1,4 @@
-"""What long stages report to: a live bar with the time left on a terminal, plain lines elsewhere, nothing when quiet."""
+"""What long stages report to: a bar with the time left on a terminal, plain lines elsewhere, nothing when quiet."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ def layer_rows(
         results: by layer name, what fitting found: group_sizes, codebooks, rank, bytes, error.
 
     Returns:
-        Dicts of name, op, form, why, group_sizes, codebooks, rank, bytes (of the layer as stored), bytes_dense, error (relative
-        output error on held-out samples; 0 for a dense layer, None where unknown).
+        Dicts of name, op, form, why, group_sizes, codebooks, rank, bytes (of the layer's constants), bytes_dense, error
+        (squared output error over variance on held-out samples; 0 for a dense layer, None where unknown).
     """
     rows = []
     for choice in choices:

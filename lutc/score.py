@@ -43,8 +43,9 @@ def check_budget(
         lines = keep_lines(report["layers"])
         advice = "\nThe layers of largest error can stay dense:\n  " + "\n  ".join(lines) if lines else ""
         error = BudgetMissedError(
-            f"the score fell from {result['reference']:.4f} to {result['compiled']:.4f}: a drop of {result['drop']:.4f}, "
-            f"allowed {max_drop:g}. The artifact is kept: {artifact}{advice}\nOr choose a more accurate form: --preset accurate"
+            f"the score fell from {result['reference']:.4f} to {result['compiled']:.4f}: "
+            f"a drop of {result['drop']:.4f}, allowed {max_drop:g}. The artifact is kept: {artifact}{advice}\n"
+            "Or choose a more accurate form: --preset accurate"
         )
         error.report = {**report, "score": result}  # type: ignore[attr-defined]
         raise error

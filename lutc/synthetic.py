@@ -28,8 +28,8 @@ def synthesise(
 
     Args:
         inputs: the session's get_inputs(): objects with name, type ("tensor(float)") and shape.
-        shapes: sizes by input name; None (or an input not named) leaves the model's size, and 1 (first dim) or 128 where that
-            is symbolic. Dims of one symbolic name get one size.
+        shapes: sizes by input name; None (or an input not named) leaves the model's size, and 1 (first dim) or 128
+            where that is symbolic. Dims of one symbolic name get one size.
         seed: of the random numbers.
 
     Returns:
@@ -53,12 +53,12 @@ def synthesise(
     generator = np.random.default_rng(seed)
     feeds = {}
     for item in inputs:
-        wanted = shapes.get(item.name, (None,) * len(item.shape))
-        if len(wanted) != len(item.shape):
+        given = shapes.get(item.name, (None,) * len(item.shape))
+        if len(given) != len(item.shape):
             raise UsageError(
-                f"--shape {item.name}: {len(wanted)} dims, the model has {len(item.shape)}: {list(item.shape)}"
+                f"--shape {item.name}: {len(given)} dims, the model has {len(item.shape)}: {list(item.shape)}"
             )
-        shape = [_size(dim, w, axis, sizes) for axis, (dim, w) in enumerate(zip(item.shape, wanted, strict=True))]
+        shape = [_size(dim, w, axis, sizes) for axis, (dim, w) in enumerate(zip(item.shape, given, strict=True))]
         feeds[item.name] = _fill(item.name, np.dtype(numpy_dtype(item.type)), shape, generator)
     return feeds
 

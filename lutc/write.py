@@ -1,4 +1,4 @@
-"""Stage `write`: a plan and its tensors become one `.lut` file (docs/format.md), atomically and byte for byte reproducibly."""
+"""Stage `write`: a plan and its tensors become one `.lut` file (docs/format.md), atomically and reproducibly."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def write_artifact(
     except OSError as error:
         raise UsageError(
             f"writing '{destination}' failed: {error.strerror or error}. "
-            f"Nothing was changed; free some space (about {_total_bytes(plan) / 1e6:.0f} MB) or choose another folder with -o."
+            f"Nothing was changed; free about {_total_bytes(plan) / 1e6:.0f} MB or choose another folder with -o."
         ) from error
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -156,7 +156,7 @@ def _chunks(plan: Plan, header: bytes, names: list[str]) -> Iterator[bytes | mem
             continue
         gap = -offset % ALIGNMENT
         yield bytes(gap)
-        yield memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         offset += gap + array.nbytes
 
 

@@ -1,4 +1,4 @@
-"""Bad inputs through the command line: each ends with its exit code and a message that helps, never with a traceback."""
+"""Bad inputs through the command line: each ends with its exit code and a message that helps, never a traceback."""
 
 import json
 import os

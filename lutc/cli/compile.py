@@ -32,7 +32,8 @@ def command(
     ] = None,
     learn: Annotated[float | None, typer.Option("--learn", metavar="MINUTES", help="Not available yet.")] = None,
     keep: Annotated[
-        list[str] | None, typer.Option("--keep", metavar="REGEX=fp32", help="Layers that stay dense, by a part of their name.")
+        list[str] | None,
+        typer.Option("--keep", metavar="REGEX=fp32", help="Layers that stay dense, by part of the name."),
     ] = None,
     form: Annotated[
         list[str] | None, typer.Option("--form", metavar="REGEX=gain-v3", help="Form of some layers.")

@@ -1,6 +1,6 @@
 """Stage `fuse`: an onnx-ir model becomes a flat plan of fused steps.
 
-First every node is lowered one by one (`lower`), then each file of `rewrites/` merges steps of the plan, in the order below.
+First every node is lowered by itself (`lower`), then each file of `rewrites/` merges steps of the plan.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ _IGNORED = {("Cast", "saturate"), ("Cast", "round_mode"), ("CastLike", "saturate
 
 
 def plan_attributes(node: ir.Node) -> dict[str, Attribute]:
-    """The plan's attributes of a node, under their ONNX names; absent ones stay absent (the runtime knows ONNX's defaults).
+    """The plan's attributes of a node, under their ONNX names; absent ones stay absent: the runtime knows the defaults.
 
     Raises:
         ValueError: an attribute that a plan cannot hold (a graph, a tensor with several elements, a reference ...).

@@ -162,8 +162,8 @@ def test_projection_folds_into_the_encode():
     plan = fuse(
         model(
             HEAD
-            + f""" g (float[B, 6] x, float[6] po, float[6] pi, int8[6,4] pm, float[4] pu, {LOOKUP_INPUTS}) => (float[B, 5] y)
-                <float[B, 4] z> {{
+            + f""" g (float[B, 6] x, float[6] po, float[6] pi, int8[6,4] pm, float[4] pu, {LOOKUP_INPUTS})
+                => (float[B, 5] y) <float[B, 4] z> {{
                 z = ai.lutc.Project<blocks = [3, 2, 3, 2]>(x, po, pi, pm, pu)  {lookup("1", "z", "y")} }}""",
             po=f32(6),
             pi=f32(6),
@@ -212,7 +212,8 @@ def test_control_flow_is_refused():
     made = model(
         HEAD
         + """ g (bool c, float[B, 4] x) => (float[B, 4] y) {
-            y = If(c) <then_branch = a () => (float[B, 4] u) { u = Relu(x) }, else_branch = b () => (float[B, 4] v) { v = Neg(x) }> }"""
+            y = If(c) <then_branch = a () => (float[B, 4] u) { u = Relu(x) },
+                else_branch = b () => (float[B, 4] v) { v = Neg(x) }> }"""
     )
     with pytest.raises(UnsupportedModelError, match="If"):
         fuse(made)

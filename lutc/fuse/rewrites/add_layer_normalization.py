@@ -7,7 +7,7 @@ from lutc.plan import Plan, Step, Uses
 
 
 def fuse_add_layer_normalization(plan: Plan) -> None:
-    """Merges LayerNormalization(a + b) of two values of one shape; the sum becomes a second output where it has other readers."""
+    """Merges LayerNormalization(a + b) of values of one shape; the sum is a second output where others read it."""
     removed: set[int] = set()
     uses = Uses(plan)
     for index, step in enumerate(plan.steps):

@@ -18,7 +18,7 @@ def dedupe_constants(plan: Plan) -> None:
         key = (
             value.dtype,
             array.shape,
-            hashlib.blake2b(array.reshape(-1).view("u1"), digest_size=16).digest(),
+            hashlib.blake2b(array.reshape(-1).view("u1").data, digest_size=16).digest(),
         )
         replacement[index] = seen.setdefault(key, index)
     for step in plan.steps:

@@ -7,7 +7,7 @@ from lutc.plan import Plan
 
 
 def share_encodes(plan: Plan) -> None:
-    """Keeps the first of the `lut_encode` steps with equal inputs and attributes (constants are deduplicated before)."""
+    """Keeps the first of the `lut_encode` steps with equal inputs and attributes; equal constants are one already."""
     first: dict[tuple, int] = {}
     replacement: dict[int, int] = {}
     removed: set[int] = set()

@@ -1,4 +1,4 @@
-"""mat_mul with a constant matrix (and an add of a constant row behind it): a `linear` step, whose weight the runtime packs once."""
+"""mat_mul with a constant matrix, and the add of a bias behind it: `linear`, whose weight the runtime packs once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def linear_from_mat_mul(plan: Plan) -> None:
     """Turns float32 products by constant [D, N] matrices into `linear` steps."""
     uses = Uses(plan)
     removed: set[int] = set()
-    for index, step in enumerate(plan.steps):
+    for step in plan.steps:
         if step.op != "mat_mul" or plan.values[step.outputs[0]].dtype != "f32":
             continue
         x, w = step.inputs
