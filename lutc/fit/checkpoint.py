@@ -8,6 +8,7 @@ import os
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -83,9 +84,9 @@ class Checkpoints:
             return None
 
 
-def _restore(kind: type, arrays: Mapping[str, npt.NDArray], name: str):
+def _restore(kind: type, arrays: Mapping[str, npt.NDArray], name: str) -> Any:
     plain = {"gain_limit", "group", "kernel_shape", "strides", "pads", "dilations", "blocks"}
-    fields = {}
+    fields: dict[str, Any] = {}
     for field in dataclasses.fields(kind):
         value = arrays[f"{name}.{field.name}"]
         if field.name in plain:

@@ -119,7 +119,7 @@ def _sums(codes: npt.NDArray[np.int32], weights: Floats | None, entries: int) ->
     """Sum of the weights [C, rows] (or the count) by entry: [C, K]."""
     index = (codes + np.arange(len(codes), dtype=np.int32)[:, None] * entries).reshape(-1)
     flat = None if weights is None else weights.reshape(-1)
-    return np.bincount(index, flat, len(codes) * entries).reshape(-1, entries)
+    return np.bincount(index, flat, len(codes) * entries).astype(np.float64).reshape(-1, entries)
 
 
 def _update(z: Floats, book: Floats, codes: npt.NDArray[np.int32], lines: bool) -> Floats:
@@ -137,7 +137,7 @@ def _update(z: Floats, book: Floats, codes: npt.NDArray[np.int32], lines: bool) 
     chosen = np.take_along_axis(book, codes[..., None].astype(np.int64), axis=1)
     product = np.einsum("ctv,cvt->ct", chosen, z)
     moved = np.stack([_sums(codes, z[:, v] * product, entries) for v in range(width)], axis=2)
-    return _normalise(moved).astype(np.float32)
+    return _normalise(moved.astype(np.float32))
 
 
 def _reseed_empty(

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from lutc.fit.encode import decode_rows, encode_rows
 from lutc.fit.encoder import FittedEncoder, even_groups, fit_encoder, pad_groups
 from lutc.fit.linear import FREE_LIMIT, HELD_OUT, FittedLayer, atom_matrix, usage
-from lutc.fit.tables import Moments, fit_table, round_table
+from lutc.fit.tables import FittedTable, Moments, fit_table, round_table
 from lutc.forms import Form
 from lutc.ir.parameters import ConvParameters
 
@@ -209,7 +209,9 @@ class _GroupView:
         return total.reshape(-1) / max(sum(len(window.y) for window in windows), 1)
 
 
-def _fit_group(windows: list[_Windows], encoded: list[Encoded], view: _GroupView, columns: slice, dense: Floats):
+def _fit_group(
+    windows: list[_Windows], encoded: list[Encoded], view: _GroupView, columns: slice, dense: Floats
+) -> tuple[FittedTable, npt.NDArray[np.float64], npt.NDArray[np.float64], float]:
     taps = windows[0].index.shape[1]
     entries = view.encoder.atoms.shape[1]
     width = taps * view.codebooks * entries

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ _PLANE_BYTES = 64 << 20
 """Bytes of gain-weighted one-hot planes convolved at once."""
 
 
-def _conv_session(kernel: Floats, bias: Floats | None, geometry: Geometry | ConvParameters, threads: int):
+def _conv_session(kernel: Floats, bias: Floats | None, geometry: Geometry | ConvParameters, threads: int) -> Any:
     names = ["x", "w"] if bias is None else ["x", "w", "b"]
     node = helper.make_node(
         "Conv",

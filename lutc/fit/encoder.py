@@ -95,7 +95,7 @@ def metric_factors(metric: npt.NDArray, groups: npt.NDArray[np.int32]) -> npt.ND
     floor = np.maximum(1e-6 * diagonal.max(axis=1, keepdims=True), 1e-30)
     diagonal += floor
     diagonal[empty] = 1
-    return np.linalg.cholesky(blocks)
+    return np.linalg.cholesky(blocks).astype(np.float64)
 
 
 def fit_encoder(
@@ -164,7 +164,7 @@ def fit_encoder(
         gain_limit=form.gain_limit,
         atoms=atoms.astype(np.float32),
     )
-    return _with_gains(encoder, x, atoms, factor) if form.gain_limit else encoder
+    return _with_gains(encoder, x, atoms.astype(np.float64), factor) if form.gain_limit else encoder
 
 
 def _with_gains(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy.typing as npt
 import onnx
@@ -67,7 +68,7 @@ class CutModel:
             else:
                 runs[-1].append(node)
         self._pieces = self._plan(runs)
-        self._sessions: dict[int, object] = {}
+        self._sessions: dict[int, Any] = {}
 
     def _plan(self, runs: list[list[onnx.NodeProto]]) -> list[_Piece]:
         needed = set(self.outputs)
@@ -89,7 +90,7 @@ class CutModel:
         """Number of pieces: one more than cuts."""
         return len(self._pieces)
 
-    def _session(self, index: int, feeds: Mapping[str, npt.NDArray]):
+    def _session(self, index: int, feeds: Mapping[str, npt.NDArray]) -> Any:
         if index not in self._sessions:
             piece = self._pieces[index]
             read = {name for node in piece.nodes for name in _free_names(node)}

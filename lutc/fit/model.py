@@ -332,6 +332,6 @@ def _rewrite(model: ir.Model, wanted: Iterable[str], layers: dict[str, FittedLay
         ir.convenience.replace_nodes_and_values(graph, old, [old], nodes, list(old.outputs), list(nodes[-1].outputs))
         for value in constants:
             if not value.uses() and value.name in graph.initializers and not value.is_graph_input():
-                del graph.initializers[value.name]
+                del graph.initializers[str(value.name)]
     add_functions(copy)
     return copy

@@ -103,7 +103,7 @@ def allocate(variances: npt.NDArray[np.float64], codebooks: int, form: Form) -> 
             better = total < best[c, size:]
             best[c, size:][better], choice[c, size:][better] = total[better], size
     tail = np.concatenate([np.cumsum(variances[::-1])[::-1], [0]])
-    spent, end = np.unravel_index(np.argmin(best + tail), best.shape)
+    spent, end = (int(i) for i in np.unravel_index(np.argmin(best + tail), best.shape))
     sizes: list[int] = []
     while spent:
         sizes.append(int(choice[spent, end]))

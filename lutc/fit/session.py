@@ -60,7 +60,7 @@ def _layer(cut: CutModel, node: onnx.NodeProto, threads: int) -> Any:
     values = [cut.constant(name) for name in node.input[1:]]
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     if node.op_type == "Project":
-        projection = ProjectParameters(*values)
+        projection = ProjectParameters(values[0], values[1], values[2], values[3])
         return lambda x: apply_projection(x, projection)
     constants: dict[str, Any] = dict(zip(INPUTS, values, strict=True))
     if node.op_type == "LutConv":

@@ -185,8 +185,7 @@ _PROJECT = (
 def lookup_functions() -> list[ir.Function]:
     """Fresh functions of LutLinear, LutConv and Project, generic in every shape."""
     return [
-        ir.serde.deserialize_function(onnx.parser.parse_function(text))
-        for text in (_LUT_LINEAR, _LUT_CONV, _PROJECT)
+        ir.serde.deserialize_function(onnx.parser.parse_function(text)) for text in (_LUT_LINEAR, _LUT_CONV, _PROJECT)
     ]
 
 
@@ -206,7 +205,9 @@ def add_functions(model: ir.Model) -> None:
 
 def _constant(array: object, name: str) -> ir.Value:
     tensor = ir.tensor(array, name=name)  # type: ignore[arg-type]
-    return ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+    return ir.Value(
+        name=name, shape=ir.Shape(list(tensor.shape.numpy())), type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
 
 
 def _node(

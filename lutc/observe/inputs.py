@@ -94,10 +94,11 @@ def validate(batch: Mapping[str, object], specs: Sequence[InputSpec], sample: in
     checked: Batch = {}
     sizes: dict[str, tuple[int, str]] = {}
     for spec in specs:
-        array = np.ascontiguousarray(batch[spec.name]).reshape(np.shape(batch[spec.name]))  # type: ignore[arg-type]
+        given = np.asarray(batch[spec.name])
+        array = np.ascontiguousarray(given).reshape(given.shape)
         _check_tensor(array, spec, sample)
         for axis, dim in enumerate(spec.shape or ()):
-            size = array.shape[axis]
+            size = int(array.shape[axis])
             if isinstance(dim, int) and size != dim:
                 raise UsageError(
                     f"calibration input '{spec.name}', sample {sample}: size {size} on axis {axis}, but the model "

@@ -9,7 +9,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -52,7 +52,7 @@ class _Npz(CalibrationSource):
         if len(set(counts.values())) > 1:
             listing = ", ".join(f"{name}: {count}" for name, count in counts.items())
             raise UsageError(f"{self.name}: the first axis counts samples, but differs: {listing}")
-        if arrays and next(iter(counts.values())):
+        if any(counts.values()):
             yield arrays
 
 
@@ -168,7 +168,7 @@ def open_source(
     if not isinstance(spec, str | os.PathLike):
         if not callable(spec) and not isinstance(spec, Iterable):
             raise UsageError(f"{type(spec).__name__} is no source of calibration samples")
-        return _Iterable(spec, getattr(spec, "__name__", "the given samples"))
+        return _Iterable(cast(Any, spec), getattr(spec, "__name__", "the given samples"))
     text = os.fspath(spec)
     if text == "random":
         return _Random()
