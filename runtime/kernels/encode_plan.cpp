@@ -97,7 +97,7 @@ Status EncodePlan::prepare(const EncodeSource& s, DirectionForm form) {
   view_.inv_scale = inv_scale_.data();
   view_.gain_mul = gain_mul_.data();
   lay_out_slots(s, form);
-  find_windows();
+  find_windows(form);
   if (s.inputs > 0) {
     proj_offset_ = padded(s.proj_offset, s.inputs);
     proj_inv_scale_ = padded(s.proj_inv_scale, s.inputs);
@@ -144,16 +144,17 @@ void EncodePlan::lay_out_slots(const EncodeSource& s, DirectionForm form) {
   view_.start = start_.data();
 }
 
-void EncodePlan::find_windows() {
-  const size_t blocks = source_.size() / 64;
-  window_.resize(blocks);
-  window_index_.resize(blocks * 64);
-  for (size_t b = 0; b < blocks; ++b) {
-    const int32_t* source = source_.data() + b * 64;
-    const int32_t first = *std::min_element(source, source + 64), last = *std::max_element(source, source + 64);
-    if (last - first >= 64) return;  // scattered features: the kernels gather bytes
-    window_[b] = first;
-    for (int i = 0; i < 64; ++i) window_index_[b * 64 + i] = static_cast<uint8_t>(source[i] - first);
+void EncodePlan::find_windows(DirectionForm form) {
+  const size_t bytes = form == DirectionForm::kPairs ? 16 : 64;
+  const size_t windows = source_.size() / bytes;
+  window_.resize(windows);
+  window_index_.resize(source_.size());
+  for (size_t w = 0; w < windows; ++w) {
+    const int32_t* source = source_.data() + w * bytes;
+    const int32_t first = *std::min_element(source, source + bytes), last = *std::max_element(source, source + bytes);
+    if (last - first >= static_cast<int32_t>(bytes)) return;  // scattered features: the kernels gather bytes
+    window_[w] = first;
+    for (size_t i = 0; i < bytes; ++i) window_index_[w * bytes + i] = static_cast<uint8_t>(source[i] - first);
   }
   view_.window = window_.data();
   view_.window_index = window_index_.data();

@@ -43,7 +43,7 @@ class EncodePlan {
  private:
   Status check(const EncodeSource& source) const;
   void lay_out_slots(const EncodeSource& source, DirectionForm form);
-  void find_windows();
+  void find_windows(DirectionForm form);
   Status prepare_projection(const EncodeSource& source);
 
   EncodeView view_;

@@ -4,11 +4,13 @@ namespace lutc::kernels {
 
 extern const LookupKernels kLookupScalar;
 #ifdef LUTC_X86
+extern const LookupKernels kLookupAvx2;
 extern const LookupKernels kLookupAvx512;
 #endif
 
 const LookupKernels* lookup_kernels(Isa isa) {
 #ifdef LUTC_X86
+  if (isa == Isa::kAvx2) return &kLookupAvx2;
   if (isa == Isa::kAvx512) return &kLookupAvx512;
 #endif
   (void)isa;

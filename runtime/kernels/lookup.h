@@ -32,8 +32,10 @@ struct EncodeView {
   const float* offset = nullptr;   ///< [D]
   const float* inv_scale = nullptr;  ///< [D]
   const int32_t* source = nullptr;   ///< [slots][4] feature
-  const int32_t* window = nullptr;   ///< [ceil(slots / 16)] first feature of the 64 from which 16 slots are permuted; null: gather
-  const uint8_t* window_index = nullptr;  ///< [ceil(slots / 16)][64]
+  /// First feature of the bytes from which the slots of a vector are permuted: 16 slots from 64 bytes (avx2: 4 from 16). Null: features are too far
+  /// apart, gather.
+  const int32_t* window = nullptr;
+  const uint8_t* window_index = nullptr;  ///< [slots, padded to 16][4] place in the window
   const uint8_t* slot_count = nullptr;    ///< [C] 1 .. 3
   const uint8_t* directions = nullptr;    ///< [slots][direction_bytes of the form]
   const int32_t* start = nullptr;         ///< [C][16] what a score starts at (see EncodePlan)

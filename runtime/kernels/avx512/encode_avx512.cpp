@@ -28,6 +28,9 @@ struct Scratch {
 
 int64_t widest(const EncodeView& e) { return e.projected && e.inputs > e.features ? e.inputs : e.features; }
 
+/// Slots of the projection's input; whole transposes write past the last block.
+int64_t input_slots(const EncodeView& e) { return e.projected ? round_up(e.inputs / 4 + e.block_count, 16) + 16 : 0; }
+
 Scratch carve(const EncodeView& e, void* memory) {
   Scratch s;
   char* p = static_cast<char*>(memory);
@@ -37,7 +40,7 @@ Scratch carve(const EncodeView& e, void* memory) {
   s.rows = reinterpret_cast<int8_t*>(p);
   p += kRows * s.row_stride;
   s.input_slots = reinterpret_cast<__m512i*>(p);
-  if (e.projected) p += round_up(round_up(e.inputs, 4) / 4 + 4 * e.block_count, 16) * 64;
+  p += input_slots(e) * 64;
   s.features = reinterpret_cast<__m512i*>(p);
   return s;
 }
@@ -340,7 +343,7 @@ void quantise_any(bool has_offset, const float* x, int64_t stride, int64_t rows,
 }  // namespace
 
 size_t encode_scratch_avx512(const EncodeView& e) {
-  const int64_t projection = e.projected ? round_up(round_up(e.inputs, 4) / 4 + 4 * e.block_count, 16) + 16 + e.features : 0;
+  const int64_t projection = e.projected ? input_slots(e) + e.features : 0;
   return static_cast<size_t>(round_up(e.slots, 16) * 64 + kRows * (round_up(widest(e), 64) + 64) + projection * 64);
 }
 

@@ -1,0 +1,396 @@
+// Encode with AVX2: 8 rows in the 32-bit lanes, four vectors a panel. A slot is two vectors of int16 pairs, (0, 2) and (1, 3); directions are int16
+// and come times 16, so that the sum of two vpmaddwd has room for the entry's index in its low four bits.
+//
+// The stages are those of encode_avx512.cpp: quantise, arrange, score.
+#include <immintrin.h>
+
+#include <cstring>
+
+#include "kernels/avx2/lookup_avx2.h"
+
+namespace lutc::kernels {
+namespace {
+
+#define LUTC_INLINE __attribute__((always_inline)) inline
+
+constexpr int kRows = 32;
+constexpr int kVectors = 4;  ///< of 8 rows
+
+int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+struct Scratch {
+  __m256i* slots;  ///< [slots rounded up to 16][4]
+  int8_t* rows;    ///< [32][row_stride]
+  int64_t row_stride;
+  __m256i* input_slots;  ///< of the projection
+  __m256i* features;     ///< of the projection: int32 [r][4]
+};
+
+int64_t widest(const EncodeView& e) { return e.projected && e.inputs > e.features ? e.inputs : e.features; }
+int64_t input_slots(const EncodeView& e) { return e.projected ? round_up(e.inputs / 4 + e.block_count, 8) + 8 : 0; }
+
+Scratch carve(const EncodeView& e, void* memory) {
+  Scratch s;
+  char* p = static_cast<char*>(memory);
+  s.slots = reinterpret_cast<__m256i*>(p);
+  p += round_up(e.slots, 16) * 128;
+  s.row_stride = round_up(widest(e), 64) + 64;
+  s.rows = reinterpret_cast<int8_t*>(p);
+  p += kRows * s.row_stride;
+  s.input_slots = reinterpret_cast<__m256i*>(p);
+  p += input_slots(e) * 128;
+  s.features = reinterpret_cast<__m256i*>(p);
+  return s;
+}
+
+LUTC_INLINE __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+
+LUTC_INLINE __m256i first_lanes(int64_t n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n > 8 ? 8 : n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+/// See encode_avx512.cpp: NaN passes min and becomes the most negative integer.
+LUTC_INLINE __m256i quantise(__m256 x, __m256 offset, __m256 inv_scale) {
+  return _mm256_cvtps_epi32(_mm256_min_ps(_mm256_set1_ps(127.0f), _mm256_mul_ps(_mm256_sub_ps(x, offset), inv_scale)));
+}
+
+/// Four vectors of int32 to 32 bytes in order.
+LUTC_INLINE __m256i to_bytes(const __m256i (&v)[4]) {
+  const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(v[0], v[1]), _mm256_packs_epi32(v[2], v[3]));
+  return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+void quantise_rows(const float* x, int64_t stride, int64_t rows, int64_t features, const float* offset, const float* inv_scale, int8_t* q,
+                   int64_t q_stride) {
+  for (int64_t d = 0; d < features; d += 32) {
+    const bool whole = features - d >= 32;
+    __m256 scale[4], shift[4];
+    __m256i mask[4];
+    for (int i = 0; i < 4; ++i) {
+      scale[i] = _mm256_loadu_ps(inv_scale + d + 8 * i);
+      shift[i] = _mm256_loadu_ps(offset + d + 8 * i);
+      mask[i] = first_lanes(features - d - 8 * i);
+    }
+    for (int64_t r = 0; r < rows; ++r) {
+      const float* p = x + r * stride + d;
+      __m256i v[4];
+      for (int i = 0; i < 4; ++i) v[i] = quantise(whole ? _mm256_loadu_ps(p + 8 * i) : _mm256_maskload_ps(p + 8 * i, mask[i]), shift[i], scale[i]);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(q + r * q_stride + d), _mm256_max_epi8(to_bytes(v), _mm256_set1_epi8(-127)));
+    }
+  }
+}
+
+LUTC_INLINE void transpose8(__m256i (&v)[8]) {
+  __m256i t[8];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    t[2 * i] = _mm256_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
+    t[2 * i + 1] = _mm256_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    v[4 * i] = _mm256_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+    v[4 * i + 1] = _mm256_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+    v[4 * i + 2] = _mm256_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+    v[4 * i + 3] = _mm256_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    t[i] = _mm256_permute2x128_si256(v[i], v[4 + i], 0x20);
+    t[4 + i] = _mm256_permute2x128_si256(v[i], v[4 + i], 0x31);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) v[i] = t[i];
+}
+
+/// 32 rows of bytes -> four vectors of rows a slot, 8 slots at a time.
+void arrange(const EncodeView& e, const int8_t* q, int64_t stride, __m256i* slots) {
+  for (int64_t s = 0; s < e.slots; s += 8) {
+    for (int g = 0; g < kVectors; ++g) {
+      __m256i v[8];
+      if (e.window != nullptr) {
+        const __m256i index = load(e.window_index + 4 * s);
+        const int64_t a = e.window[s / 4], b = e.window[s / 4 + 1];
+#pragma GCC unroll 8
+        for (int r = 0; r < 8; ++r) {
+          const int8_t* p = q + (8 * g + r) * stride;
+          const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + a)), high = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + b));
+          v[r] = _mm256_shuffle_epi8(_mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1), index);
+        }
+      } else {
+        alignas(32) int8_t gathered[8][32];
+        const int32_t* source = e.source + 4 * s;
+        for (int r = 0; r < 8; ++r) {
+          for (int i = 0; i < 32; ++i) gathered[r][i] = q[(8 * g + r) * stride + source[i]];
+        }
+        for (int r = 0; r < 8; ++r) v[r] = load(gathered[r]);
+      }
+      transpose8(v);
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i) _mm256_store_si256(slots + (s + i) * kVectors + g, v[i]);
+    }
+  }
+}
+
+/// Four int32 lanes in -127 .. 127 to the bytes of one.
+LUTC_INLINE __m256i pack_quad(const __m256i (&v)[4]) {
+  const __m256i byte = _mm256_set1_epi32(255);
+  const __m256i low = _mm256_or_si256(_mm256_and_si256(v[0], byte), _mm256_slli_epi32(_mm256_and_si256(v[1], byte), 8));
+  const __m256i high = _mm256_or_si256(_mm256_slli_epi32(_mm256_and_si256(v[2], byte), 16), _mm256_slli_epi32(v[3], 24));
+  return _mm256_or_si256(low, high);
+}
+
+LUTC_INLINE __m256i quantise_feature(__m256 x, const float* offset, const float* inv_scale, int64_t f) {
+  return _mm256_max_epi32(quantise(x, _mm256_set1_ps(offset[f]), _mm256_set1_ps(inv_scale[f])), _mm256_set1_epi32(-127));
+}
+
+/// feature(f, g): feature f of the rows of vector g.
+template <class Feature>
+LUTC_INLINE void slots_of_features(const EncodeView& e, __m256i* slots, const Feature& feature) {
+  for (int64_t s = 0; s < e.slots; ++s) {
+    for (int g = 0; g < kVectors; ++g) {
+      __m256i v[4];
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) v[i] = feature(e.source[4 * s + i], g);
+      slots[s * kVectors + g] = pack_quad(v);
+    }
+  }
+}
+
+template <class Load>
+LUTC_INLINE void input_slots_of_features(const EncodeView& e, __m256i* slots, const Load& feature) {
+  for (int64_t b = 0; b < e.block_count; ++b) {
+    const int64_t row = e.blocks[4 * b], rows = e.blocks[4 * b + 1];
+    for (int64_t d = 0; d < rows; d += 4) {
+      for (int g = 0; g < kVectors; ++g) {
+        __m256i v[4];
+        for (int i = 0; i < 4; ++i) v[i] = d + i < rows ? feature(row + d + i, g) : _mm256_setzero_si256();
+        *slots++ = pack_quad(v);
+      }
+    }
+  }
+}
+
+void input_slots_of_rows(const EncodeView& e, const int8_t* q, int64_t stride, __m256i* slots) {
+  for (int64_t b = 0; b < e.block_count; ++b) {
+    const int64_t row = e.blocks[4 * b], count = (e.blocks[4 * b + 1] + 3) / 4;
+    for (int64_t s = 0; s < count; s += 8) {
+      for (int g = 0; g < kVectors; ++g) {
+        __m256i v[8];
+#pragma GCC unroll 8
+        for (int r = 0; r < 8; ++r) v[r] = load(q + (8 * g + r) * stride + row + 4 * s);
+        transpose8(v);
+        for (int i = 0; i < 8; ++i) _mm256_store_si256(slots + (s + i) * kVectors + g, v[i]);
+      }
+    }
+    slots += count * kVectors;
+  }
+}
+
+/// Int16 pairs (0, 2) and (1, 3) of the bytes of a lane.
+LUTC_INLINE __m256i even_pair(__m256i bytes) { return _mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8); }
+LUTC_INLINE __m256i odd_pair(__m256i bytes) { return _mm256_srai_epi16(bytes, 8); }
+
+LUTC_INLINE __m256i broadcast(const void* p) {
+  int32_t v;
+  std::memcpy(&v, p, 4);
+  return _mm256_set1_epi32(v);
+}
+
+/// kN columns of a block: p = q * matrix for 32 rows.
+template <int kN>
+LUTC_INLINE void product(const __m256i* slots, int64_t count, const int8_t* matrix, __m256i (&acc)[kN][kVectors]) {
+  for (int n = 0; n < kN; ++n) {
+    for (int g = 0; g < kVectors; ++g) acc[n][g] = _mm256_setzero_si256();
+  }
+  for (int64_t s = 0; s < count; ++s) {
+    __m256i even[kN], odd[kN];
+    for (int n = 0; n < kN; ++n) {
+      const __m256i bytes = broadcast(matrix + (n * count + s) * 4);
+      even[n] = even_pair(bytes);
+      odd[n] = odd_pair(bytes);
+    }
+#pragma GCC unroll 4
+    for (int g = 0; g < kVectors; ++g) {
+      const __m256i q = _mm256_load_si256(slots + s * kVectors + g), qe = even_pair(q), qo = odd_pair(q);
+#pragma GCC unroll 2
+      for (int n = 0; n < kN; ++n) {
+        acc[n][g] = _mm256_add_epi32(acc[n][g], _mm256_add_epi32(_mm256_madd_epi16(qe, even[n]), _mm256_madd_epi16(qo, odd[n])));
+      }
+    }
+  }
+}
+
+void project(const EncodeView& e, const __m256i* slots, __m256i* features) {
+  for (int64_t b = 0; b < e.block_count; ++b) {
+    const int64_t count = (e.blocks[4 * b + 1] + 3) / 4, column = e.blocks[4 * b + 2], columns = e.blocks[4 * b + 3];
+    const int8_t* matrix = e.block_matrix[b];
+    const auto emit = [&](int64_t j, const __m256i (&sum)[kVectors]) {
+      const int64_t f = column + j;
+      for (int g = 0; g < kVectors; ++g) {
+        const __m256 z = _mm256_mul_ps(_mm256_cvtepi32_ps(sum[g]), _mm256_set1_ps(e.mul[f]));
+        features[f * kVectors + g] = quantise_feature(z, e.offset, e.inv_scale, f);
+      }
+    };
+    int64_t j = 0;
+    for (; j + 2 <= columns; j += 2) {
+      __m256i acc[2][kVectors];
+      product<2>(slots, count, matrix + j * count * 4, acc);
+      emit(j, acc[0]);
+      emit(j + 1, acc[1]);
+    }
+    if (j < columns) {
+      __m256i acc[1][kVectors];
+      product<1>(slots, count, matrix + j * count * 4, acc);
+      emit(j, acc[0]);
+    }
+    slots += count * kVectors;
+  }
+}
+
+/// One codebook of 16 rows (two vectors): codes, and in the gain form gains, as int32 lanes.
+template <int kSlots, bool kGain>
+LUTC_INLINE void encode_codebook(int entries, const __m256i* slots, const uint8_t* directions, const int32_t* start, float mul, float limit,
+                                 __m256i* code, __m256i* gain) {
+  __m256i even[2][kSlots], odd[2][kSlots], best[2];
+#pragma GCC unroll 2
+  for (int g = 0; g < 2; ++g) {
+#pragma GCC unroll 3
+    for (int s = 0; s < kSlots; ++s) {
+      const __m256i q = _mm256_load_si256(slots + s * kVectors + g);
+      even[g][s] = even_pair(q);
+      odd[g][s] = odd_pair(q);
+    }
+    best[g] = _mm256_set1_epi32(INT32_MIN);
+  }
+  for (int k = 0; k < entries; ++k) {
+    const __m256i rank = broadcast(start + k);
+    __m256i score[2];
+#pragma GCC unroll 3
+    for (int s = 0; s < kSlots; ++s) {
+      const __m256i e = broadcast(directions + 128 * s + 4 * k), o = broadcast(directions + 128 * s + 64 + 4 * k);
+#pragma GCC unroll 2
+      for (int g = 0; g < 2; ++g) {
+        const __m256i sum = _mm256_add_epi32(_mm256_madd_epi16(even[g][s], e), _mm256_madd_epi16(odd[g][s], o));
+        score[g] = s == 0 ? sum : _mm256_add_epi32(score[g], sum);
+      }
+    }
+#pragma GCC unroll 2
+    for (int g = 0; g < 2; ++g) {
+      if constexpr (kGain) score[g] = _mm256_abs_epi32(score[g]);
+      best[g] = _mm256_max_epi32(best[g], _mm256_add_epi32(score[g], rank));
+    }
+  }
+#pragma GCC unroll 2
+  for (int g = 0; g < 2; ++g) {
+    code[g] = _mm256_andnot_si256(best[g], _mm256_set1_epi32(15));
+    if constexpr (kGain) {
+      // The winner's score once more, with its sign.
+      const __m256i upper = _mm256_slli_epi32(code[g], 28);  // bit 3 of the code to the sign bit
+      __m256i score = _mm256_setzero_si256();
+#pragma GCC unroll 3
+      for (int s = 0; s < kSlots; ++s) {
+        const auto winner = [&](const uint8_t* table) {
+          const __m256 low = _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(load(table), code[g]));
+          const __m256 high = _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(load(table + 32), code[g]));
+          return _mm256_castps_si256(_mm256_blendv_ps(low, high, _mm256_castsi256_ps(upper)));
+        };
+        score = _mm256_add_epi32(score, _mm256_madd_epi16(even[g][s], winner(directions + 128 * s)));
+        score = _mm256_add_epi32(score, _mm256_madd_epi16(odd[g][s], winner(directions + 128 * s + 64)));
+      }
+      __m256 value = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_srai_epi32(score, 4)), _mm256_set1_ps(mul));
+      value = _mm256_min_ps(_mm256_max_ps(value, _mm256_set1_ps(-limit)), _mm256_set1_ps(limit));
+      gain[g] = _mm256_cvtps_epi32(value);
+    }
+  }
+}
+
+template <bool kGain>
+void score(const EncodeView& e, const __m256i* slots, uint8_t* panel) {
+  const float limit = static_cast<float>(e.gain_limit);
+  const uint8_t* directions = e.directions;
+  const int64_t window = window_units_avx2(e.gain_limit), units = (e.codebooks + 1) / 2;
+  uint8_t* out = panel + (kGain ? (units + window - 1) / window * 2 * kRows : 0);
+  __m256i starts[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+  for (int64_t u = 0; u < units; ++u) {
+    __m256i codes[2], gains[2];
+    for (int h = 0; h < 2; ++h) {
+      const int64_t c = 2 * u + h;
+      if (c >= e.codebooks) {
+        codes[h] = gains[h] = _mm256_setzero_si256();
+        continue;
+      }
+      __m256i code[kVectors], gain[kVectors];
+      const int used = e.slot_count[c];
+      for (int g = 0; g < kVectors; g += 2) {
+        if (used == 1) {
+          encode_codebook<1, kGain>(e.entries, slots + g, directions, e.start + 16 * c, e.gain_mul[c], limit, code + g, gain + g);
+        } else if (used == 2) {
+          encode_codebook<2, kGain>(e.entries, slots + g, directions, e.start + 16 * c, e.gain_mul[c], limit, code + g, gain + g);
+        } else {
+          encode_codebook<3, kGain>(e.entries, slots + g, directions, e.start + 16 * c, e.gain_mul[c], limit, code + g, gain + g);
+        }
+      }
+      slots += used * kVectors;
+      directions += 128 * used;
+      codes[h] = to_bytes(code);
+      if constexpr (kGain) gains[h] = to_bytes(gain);
+    }
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), codes[0]);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 32), codes[1]);
+    out += 64;
+    if constexpr (kGain) {
+      const __m256i low = _mm256_unpacklo_epi8(gains[0], gains[1]), high = _mm256_unpackhi_epi8(gains[0], gains[1]);
+      const __m256i pairs[2] = {_mm256_permute2x128_si256(low, high, 0x20), _mm256_permute2x128_si256(low, high, 0x31)};
+      for (int i = 0; i < 2; ++i) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 32 * i), pairs[i]);
+        starts[i] = _mm256_sub_epi16(starts[i], _mm256_maddubs_epi16(_mm256_set1_epi8(static_cast<char>(128)), pairs[i]));
+      }
+      out += 64;
+      if ((u + 1) % window == 0 || u + 1 == units) {
+        for (int i = 0; i < 2; ++i) {
+          _mm256_storeu_si256(reinterpret_cast<__m256i*>(panel + u / window * 64 + 32 * i), starts[i]);
+          starts[i] = _mm256_setzero_si256();
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+size_t encode_scratch_avx2(const EncodeView& e) {
+  const int64_t projection = e.projected ? input_slots(e) + e.features : 0;
+  return static_cast<size_t>(round_up(e.slots, 16) * 128 + kRows * (round_up(widest(e), 64) + 64) + projection * 128);
+}
+
+void encode_avx2(const EncodeView& e, const EncodeInput& in, uint8_t* panel, void* memory) {
+  const Scratch s = carve(e, memory);
+  const bool by_rows = in.feature_stride == 1;
+  __m256i mask[kVectors];
+  for (int g = 0; g < kVectors; ++g) mask[g] = first_lanes(in.rows - 8 * g);
+  const auto pixels = [&](int64_t f, int g) { return _mm256_maskload_ps(in.x + f * in.feature_stride + 8 * g, mask[g]); };
+  if (by_rows) {
+    const int64_t features = e.projected ? e.inputs : e.features;
+    // Rows that do not exist are zeros: their codes must be in range.
+    for (int64_t r = in.rows; r < kRows; ++r) std::memset(s.rows + r * s.row_stride, 0, static_cast<size_t>(s.row_stride));
+    quantise_rows(in.x, in.row_stride, in.rows, features, e.projected ? e.proj_offset : e.offset, e.projected ? e.proj_inv_scale : e.inv_scale, s.rows,
+                  s.row_stride);
+  }
+  if (e.projected) {
+    if (by_rows) {
+      input_slots_of_rows(e, s.rows, s.row_stride, s.input_slots);
+    } else {
+      input_slots_of_features(e, s.input_slots, [&](int64_t d, int g) { return quantise_feature(pixels(d, g), e.proj_offset, e.proj_inv_scale, d); });
+    }
+    project(e, s.input_slots, s.features);
+    slots_of_features(e, s.slots, [&](int64_t f, int g) { return s.features[f * kVectors + g]; });
+  } else if (by_rows) {
+    arrange(e, s.rows, s.row_stride, s.slots);
+  } else {
+    slots_of_features(e, s.slots, [&](int64_t f, int g) { return quantise_feature(pixels(f, g), e.offset, e.inv_scale, f); });
+  }
+  e.gain_limit > 0 ? score<true>(e, s.slots, panel) : score<false>(e, s.slots, panel);
+}
+
+}  // namespace lutc::kernels

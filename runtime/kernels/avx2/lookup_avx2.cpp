@@ -1,0 +1,312 @@
+// Lookups with AVX2: 32 rows in the byte lanes, vpshufb looks one codebook up.
+//
+// Gain form: the entries of two codebooks are interleaved, vpmaddubsw multiplies them by two gains and sums. The 16-bit sums start at minus 128
+// times the window's gains, so that the entries' offset is gone at the end of the window and only the sum of signed entries must fit: sums may
+// wrap on the way. Plain form: bytes are summed as even and odd 16-bit halves.
+#include "kernels/avx2/lookup_avx2.h"
+
+#include <immintrin.h>
+
+namespace lutc::kernels {
+namespace {
+
+#define LUTC_INLINE __attribute__((always_inline)) inline
+
+constexpr int kRows = 32;
+constexpr int kColumns = 4;
+constexpr int kCell = 32;
+/// Codebooks whose bytes fit the 16-bit sums of the plain form.
+constexpr int64_t kPlainUnits = 128;
+
+LUTC_INLINE __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+LUTC_INLINE void store(void* p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
+LUTC_INLINE __m256i entries(const uint8_t* p) { return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+
+/// 16 int16 sums to 16 int32: acc = sums, or acc += sums.
+LUTC_INLINE void flush(int32_t* acc, __m256i sums, bool first) {
+  __m256i low = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(sums)), high = _mm256_cvtepi16_epi32(_mm256_extracti128_si256(sums, 1));
+  if (!first) {
+    low = _mm256_add_epi32(low, load(acc));
+    high = _mm256_add_epi32(high, load(acc + 8));
+  }
+  store(acc, low);
+  store(acc + 8, high);
+}
+
+/// One panel times kN columns. kWide: gains above 64, for which two products may not be added before they are 16-bit sums.
+template <int kN, bool kWide>
+void gain_block(const LookupBlock& b) {
+  const int64_t window = window_units_avx2(b.gain_limit);
+  const uint8_t* table = b.table;
+  bool first = true;
+  for (int64_t t = 0; t < b.tap_count; ++t) {
+    const uint8_t* codes = b.codes + b.taps[t];
+    const uint8_t* gains = b.gains + 2 * b.taps[t];
+    const uint8_t* starts = b.starts + 2 * b.taps[t];
+    for (int64_t u = 0; u < b.units; starts += b.start_window_step) {
+      const int64_t end = u + window < b.units ? u + window : b.units;
+      const __m256i start_low = load(starts), start_high = load(starts + 32);
+      __m256i low[kN], high[kN];
+#pragma GCC unroll 4
+      for (int n = 0; n < kN; ++n) {
+        low[n] = start_low;
+        high[n] = start_high;
+      }
+      for (; u < end; ++u) {
+        // Quarters 0 2 1 3: then the low halves of both lanes are rows 0 .. 15.
+        const __m256i even = _mm256_permute4x64_epi64(load(codes), 0xd8), odd = _mm256_permute4x64_epi64(load(codes + b.code_half_step), 0xd8);
+        const __m256i gain_low = load(gains), gain_high = load(gains + 32);
+#pragma GCC unroll 4
+        for (int n = 0; n < kN; ++n) {
+          const __m256i e = _mm256_shuffle_epi8(entries(table + n * kCell), even), o = _mm256_shuffle_epi8(entries(table + n * kCell + 16), odd);
+          const __m256i lo = _mm256_unpacklo_epi8(e, o), hi = _mm256_unpackhi_epi8(e, o);
+          if constexpr (kWide) {
+            const __m256i mask = _mm256_set1_epi16(255);
+            low[n] = _mm256_add_epi16(low[n], _mm256_maddubs_epi16(lo, _mm256_and_si256(gain_low, mask)));
+            high[n] = _mm256_add_epi16(high[n], _mm256_maddubs_epi16(hi, _mm256_and_si256(gain_high, mask)));
+            low[n] = _mm256_add_epi16(low[n], _mm256_maddubs_epi16(lo, _mm256_andnot_si256(mask, gain_low)));
+            high[n] = _mm256_add_epi16(high[n], _mm256_maddubs_epi16(hi, _mm256_andnot_si256(mask, gain_high)));
+          } else {
+            low[n] = _mm256_add_epi16(low[n], _mm256_maddubs_epi16(lo, gain_low));
+            high[n] = _mm256_add_epi16(high[n], _mm256_maddubs_epi16(hi, gain_high));
+          }
+        }
+        table += b.table_unit_step;
+        codes += b.code_unit_step;
+        gains += b.gain_unit_step;
+      }
+#pragma GCC unroll 4
+      for (int n = 0; n < kN; ++n) {
+        flush(b.acc + n * b.acc_stride, low[n], first);
+        flush(b.acc + n * b.acc_stride + 16, high[n], first);
+      }
+      first = false;
+    }
+  }
+}
+
+/// kP panels times kN columns of the plain form (one tap).
+template <int kP, int kN>
+void plain_block(const LookupBlock& b) {
+  const uint8_t* table = b.table;
+  const uint8_t* codes = b.codes;
+  for (int64_t u = 0; u < b.units;) {
+    const bool first = u == 0;
+    const int64_t end = u + kPlainUnits < b.units ? u + kPlainUnits : b.units;
+    const int32_t offset = static_cast<int32_t>(-128 * 2 * (end - u));
+    __m256i all[kP][kN], odd[kP][kN];  // all: odd bytes still in the high halves
+#pragma GCC unroll 2
+    for (int p = 0; p < kP; ++p) {
+#pragma GCC unroll 4
+      for (int n = 0; n < kN; ++n) all[p][n] = odd[p][n] = _mm256_setzero_si256();
+    }
+    for (; u < end; ++u) {
+#pragma GCC unroll 2
+      for (int h = 0; h < 2; ++h) {
+        __m256i code[kP];
+#pragma GCC unroll 2
+        for (int p = 0; p < kP; ++p) code[p] = load(codes + p * b.code_panel_step + h * b.code_half_step);
+#pragma GCC unroll 4
+        for (int n = 0; n < kN; ++n) {
+          const __m256i line = entries(table + n * kCell + 16 * h);
+#pragma GCC unroll 2
+          for (int p = 0; p < kP; ++p) {
+            const __m256i e = _mm256_shuffle_epi8(line, code[p]);
+            all[p][n] = _mm256_add_epi16(all[p][n], e);
+            odd[p][n] = _mm256_add_epi16(odd[p][n], _mm256_srli_epi16(e, 8));
+          }
+        }
+      }
+      table += b.table_unit_step;
+      codes += b.code_unit_step;
+    }
+    for (int p = 0; p < kP; ++p) {
+      for (int n = 0; n < kN; ++n) {
+        const __m256i even = _mm256_sub_epi16(all[p][n], _mm256_slli_epi16(odd[p][n], 8));
+        const __m256i rows[2] = {_mm256_unpacklo_epi16(even, odd[p][n]), _mm256_unpackhi_epi16(even, odd[p][n])};  // 0-7 16-23, 8-15 24-31
+        int32_t* acc = b.acc + n * b.acc_stride + p * kRows;
+        for (int half = 0; half < 2; ++half) {
+          for (int lane = 0; lane < 2; ++lane) {
+            const __m128i eight = lane == 0 ? _mm256_castsi256_si128(rows[half]) : _mm256_extracti128_si256(rows[half], 1);
+            __m256i sum = _mm256_add_epi32(_mm256_cvtepu16_epi32(eight), _mm256_set1_epi32(offset));
+            int32_t* target = acc + lane * 16 + half * 8;
+            if (!first) sum = _mm256_add_epi32(sum, load(target));
+            store(target, sum);
+          }
+        }
+      }
+    }
+  }
+}
+
+/// A part of a block: from panel p and column n.
+LookupBlock part(const LookupBlock& b, int p, int n) {
+  LookupBlock sub = b;
+  sub.codes += p * b.code_panel_step;
+  if (b.gain_limit > 0) {
+    sub.gains += p * b.gain_panel_step;
+    sub.starts += p * b.start_panel_step;
+  }
+  sub.table += n * kCell;
+  sub.acc += n * b.acc_stride + p * kRows;
+  return sub;
+}
+
+template <bool kWide>
+void gain_columns(const LookupBlock& b) {
+  switch (b.columns) {
+    case 4: return gain_block<4, kWide>(b);
+    case 3: return gain_block<3, kWide>(b);
+    case 2: return gain_block<2, kWide>(b);
+    default: return gain_block<1, kWide>(b);
+  }
+}
+
+void plain(const LookupBlock& b) {
+  for (int p = 0; p < b.panels; p += 2) {
+    const bool pair = b.panels - p >= 2;
+    int n = 0;
+    for (; n + 2 <= b.columns; n += 2) pair ? plain_block<2, 2>(part(b, p, n)) : plain_block<1, 2>(part(b, p, n));
+    if (n < b.columns) pair ? plain_block<2, 1>(part(b, p, n)) : plain_block<1, 1>(part(b, p, n));
+  }
+}
+
+void lookup(const LookupBlock& b) {
+  if (b.gain_limit == 0) return plain(b);
+  for (int p = 0; p < b.panels; ++p) {
+    b.gain_limit > 64 ? gain_columns<true>(part(b, p, 0)) : gain_columns<false>(part(b, p, 0));
+  }
+}
+
+LUTC_INLINE void transpose8(__m256i (&v)[8]) {
+  __m256i t[8];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    t[2 * i] = _mm256_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
+    t[2 * i + 1] = _mm256_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    v[4 * i] = _mm256_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+    v[4 * i + 1] = _mm256_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+    v[4 * i + 2] = _mm256_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+    v[4 * i + 3] = _mm256_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    t[i] = _mm256_permute2x128_si256(v[i], v[4 + i], 0x20);
+    t[4 + i] = _mm256_permute2x128_si256(v[i], v[4 + i], 0x31);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) v[i] = t[i];
+}
+
+/// Lanes below n.
+LUTC_INLINE __m256i first_lanes(int64_t n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n > 8 ? 8 : n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+LUTC_INLINE __m256 finish(const FinishBlock& f, __m256 y, __m256i mask, int64_t at) {
+  if (f.residual != nullptr && f.residual_first) y = _mm256_add_ps(y, _mm256_maskload_ps(f.residual + at, mask));
+  if (f.relu) y = _mm256_max_ps(y, _mm256_setzero_ps());
+  if (f.residual != nullptr && !f.residual_first) y = _mm256_add_ps(y, _mm256_maskload_ps(f.residual + at, mask));
+  return y;
+}
+
+void finish_rows(const FinishBlock& f) {
+  for (int64_t n0 = 0; n0 < f.columns; n0 += 8) {
+    const int64_t columns = f.columns - n0;
+    const __m256i mask = first_lanes(columns);
+    const __m256 scale = _mm256_maskload_ps(f.scale + n0, mask), bias = _mm256_maskload_ps(f.bias + n0, mask);
+    for (int64_t r0 = 0; r0 < f.rows; r0 += 8) {
+      __m256i v[8];
+      for (int n = 0; n < 8; ++n) v[n] = load(f.acc + (n0 + (n < columns ? n : 0)) * f.acc_stride + r0);
+      transpose8(v);
+      const int64_t rows = f.rows - r0;
+#pragma GCC unroll 8
+      for (int r = 0; r < 8; ++r) {
+        if (r < rows) {
+          const int64_t at = (r0 + r) * f.y_stride + n0;
+          const __m256 y = finish(f, _mm256_fmadd_ps(_mm256_cvtepi32_ps(v[r]), scale, bias), mask, at);
+          if (columns >= 8) {
+            _mm256_storeu_ps(f.y + at, y);
+          } else {
+            _mm256_maskstore_ps(f.y + at, mask, y);
+          }
+        }
+      }
+    }
+  }
+}
+
+void finish_planes(const FinishBlock& f) {
+  for (int64_t n = 0; n < f.columns; ++n) {
+    const __m256 scale = _mm256_set1_ps(f.scale[n]), bias = _mm256_set1_ps(f.bias[n]);
+    for (int64_t r = 0; r < f.rows; r += 8) {
+      const __m256i mask = first_lanes(f.rows - r);
+      const __m256 acc = _mm256_cvtepi32_ps(_mm256_maskload_epi32(f.acc + n * f.acc_stride + r, mask));
+      const int64_t at = n * f.y_stride + r;
+      const __m256 y = finish(f, _mm256_fmadd_ps(acc, scale, bias), mask, at);
+      if (f.rows - r >= 8) {
+        _mm256_storeu_ps(f.y + at, y);
+      } else {
+        _mm256_maskstore_ps(f.y + at, mask, y);
+      }
+    }
+  }
+}
+
+/// 16 columns at a time, two codebooks a step as int16 pairs: exact for every gain.
+void gather_row(const GatherRow& r) {
+  int64_t n = 0;
+  const auto entry = [&](int64_t c) { return r.table + (c * r.entries + (r.codes[c] & (r.entries - 1))) * r.outputs; };
+  const auto gain = [&](int64_t c) { return r.gains != nullptr ? r.gains[c] : int8_t{1}; };
+  const auto widen = [](const int8_t* p) { return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); };
+  for (; n + 16 <= r.columns; n += 16) {
+    __m256i low = _mm256_setzero_si256(), high = _mm256_setzero_si256();  // columns 0-3 8-11, 4-7 12-15
+    for (int64_t c = 0; c < r.codebooks; c += 2) {
+      const bool both = c + 1 < r.codebooks;
+      const __m256i a = widen(entry(c) + n), b = both ? widen(entry(c + 1) + n) : _mm256_setzero_si256();
+      const uint32_t pair = static_cast<uint16_t>(gain(c)) | static_cast<uint32_t>(static_cast<uint16_t>(both ? gain(c + 1) : 0)) << 16;
+      const __m256i gains = _mm256_set1_epi32(static_cast<int32_t>(pair));
+      low = _mm256_add_epi32(low, _mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), gains));
+      high = _mm256_add_epi32(high, _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), gains));
+    }
+    store(r.acc + n, _mm256_permute2x128_si256(low, high, 0x20));
+    store(r.acc + n + 8, _mm256_permute2x128_si256(low, high, 0x31));
+  }
+  for (; n < r.columns; ++n) {
+    int32_t sum = 0;
+    for (int64_t c = 0; c < r.codebooks; ++c) sum += gain(c) * entry(c)[n];
+    r.acc[n] = sum;
+  }
+}
+
+}  // namespace
+
+extern const LookupKernels kLookupAvx2;
+const LookupKernels kLookupAvx2 = {
+    "pair16x4",
+    DirectionForm::kPairs,
+    kRows,
+    /*unit=*/2,
+    /*code_planes=*/2,
+    /*code_bytes=*/1,
+    /*gain_bytes=*/2,
+    /*start_element=*/2,
+    /*block_panels=*/2,
+    kColumns,
+    [](int64_t units, int gain_limit) -> int64_t {
+      const int64_t window = window_units_avx2(gain_limit);
+      return gain_limit > 0 ? (units + window - 1) / window * 2 * kRows : 0;
+    },
+    [](int64_t, int gain_limit) -> int64_t { return window_units_avx2(gain_limit); },
+    encode_scratch_avx2,
+    encode_avx2,
+    lookup,
+    finish_rows,
+    finish_planes,
+    gather_row,
+};
+
+}  // namespace lutc::kernels
