@@ -129,6 +129,6 @@ def _attach(model: ir.Model, external: dict[int, np.ndarray]) -> None:
     for graph in (model.graph, *model.graph.subgraphs()):
         for value in graph.initializers.values():
             tensor = value.const_value
-            key = tensor.metadata_props.get("lutc.external") if isinstance(tensor, ir.TensorBase) else None
+            key = tensor.metadata_props.get("lutc.external") if isinstance(tensor, ir.serde.TensorProtoTensor) else None
             if tensor is not None and key is not None:
                 value.const_value = ir.Tensor(external[int(key)], dtype=tensor.dtype, name=value.name)
