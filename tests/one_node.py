@@ -111,4 +111,4 @@ def run_ours(
     constants = {f"x{i}": inputs[i] for i in constant if inputs[i] is not None}
     model = with_constants(single_node(op, inputs, outputs, **attrs), constants)
     feeds = {value.name: np.asarray(inputs[int(value.name[1:])]) for value in model.graph.input}
-    return runtime_session(model, threads=1).run(None, feeds)
+    return runtime_session(model, threads=1, memory_limit=1 << 26).run(None, feeds)
