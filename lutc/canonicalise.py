@@ -73,7 +73,13 @@ def canonicalise(model: ir.Model, *, shapes: Mapping[str, Sequence[int | str]] |
         )
         if _fingerprint(model) == before:
             break
-    last = [MergeLinears(), Clean(), common.RemoveUnusedFunctionsPass(), common.RemoveUnusedOpsetsPass(), RecordShapes()]
+    last = [
+        MergeLinears(),
+        Clean(),
+        common.RemoveUnusedFunctionsPass(),
+        common.RemoveUnusedOpsetsPass(),
+        RecordShapes(),
+    ]
     model = _run(last, model)
     model.ir_version = max(model.ir_version, IR_VERSION)
     return model

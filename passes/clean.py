@@ -6,6 +6,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from lutc.ir.graph import array, is_op, sweep
+
 SMALL = 1024  # elements; equal constants up to this size become one, so that equal nodes are seen to be equal
 
 

@@ -42,7 +42,12 @@ def test_in_front_of_a_padded_convolution_it_stays():
 
 
 def test_per_channel_arithmetic_behind_a_convolution():
-    constants = {"w": W, "m": RNG.standard_normal((8, 1, 1)), "a": RNG.standard_normal((1, 8, 1, 1)), "d": np.array(2.0)}
+    constants = {
+        "w": W,
+        "m": RNG.standard_normal((8, 1, 1)),
+        "a": RNG.standard_normal((1, 8, 1, 1)),
+        "d": np.array(2.0),
+    }
     text = "g (float[n,4,6,6] x) => (float[n,8,4,4] y) { c = Conv(x, w) p = Mul(c, m) q = Add(a, p) y = Div(q, d) }"
     model = parse(text, {k: v.astype(np.float32) for k, v in constants.items()})
     assert operators(apply(FoldBatchNormalization(), model, {"x": X})) == {"Conv": 1}

@@ -20,7 +20,7 @@ class FoldPad(NodePass):
         if not is_op(node, "Conv", "MaxPool", "AveragePool"):
             return False
         changed = _explicit(node)
-        return is_op(node, "Conv") and _fold(graph, node) or changed
+        return (is_op(node, "Conv") and _fold(graph, node)) or changed
 
 
 def _explicit(node: ir.Node) -> bool:

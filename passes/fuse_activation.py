@@ -53,7 +53,7 @@ class FuseActivation(NodePass):
 
 
 def _sixth(node: ir.Node) -> ir.Value | None:
-    """v of v / 6 or v * (1/6)."""
+    """V of v / 6 or v * (1/6)."""
     if is_op(node, "Div") and is_scalar(node.inputs[1], 6.0):
         return node.inputs[0]
     if is_op(node, "Mul"):

@@ -17,7 +17,6 @@ from lutc.ir.graph import (
     is_scalar,
     layer_name,
     new_node,
-    producer,
     replace,
     scalar,
     used_once,
@@ -199,7 +198,7 @@ def _zero(graph: ir.Graph) -> ir.Value:
 
 
 def _scaled(node: ir.Node) -> tuple[ir.Value | None, float]:
-    """x and c of x * c or x / c, c one constant number."""
+    """X and c of x * c or x / c, c one constant number."""
     a, b = node.inputs
     for x, constant in ((a, scalar(b)), (b, scalar(a) if is_op(node, "Mul") else None)):
         if constant is not None and constant != 0:

@@ -41,7 +41,7 @@ class FuseGelu(NodePass):
 
 
 def _product(gate: ir.Value) -> tuple[ir.Value, ir.Node] | None:
-    """x and the last node of 0.5 * x * gate, in any order."""
+    """X and the last node of 0.5 * x * gate, in any order."""
     if not used_once(gate):
         return None
     first = gate.uses()[0].node

@@ -40,4 +40,6 @@ def test_gelu_is_recognised(body):
     ],
 )
 def test_near_misses_stay(body):
-    assert "Gelu" not in operators(apply(FuseGelu(), parse(f"g (float[41] x) => (float[41] y) {{ {body} }}", C), {"x": X}))
+    assert "Gelu" not in operators(
+        apply(FuseGelu(), parse(f"g (float[41] x) => (float[41] y) {{ {body} }}", C), {"x": X})
+    )

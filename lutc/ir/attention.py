@@ -52,9 +52,7 @@ def attention_function() -> ir.Function:
         "Add", emit("Reshape", grouped, emit("Concat", batch, heads, length, keys, axis=0), allowzero=1), mask
     )
     weights = emit("Softmax", scores, axis=-1)
-    regrouped = emit(
-        "Reshape", weights, emit("Concat", batch, kv_heads, groups, length, keys, axis=0), allowzero=1
-    )
+    regrouped = emit("Reshape", weights, emit("Concat", batch, kv_heads, groups, length, keys, axis=0), allowzero=1)
     mixed = emit("Transpose", emit("MatMul", regrouped, value), perm=[0, 3, 1, 2, 4])
     width = emit("Mul", emit("Shape", mixed, start=4, end=5), heads)
     y = emit("Reshape", mixed, emit("Concat", batch, length, width, axis=0), allowzero=1)

@@ -1,4 +1,4 @@
-"""The child process that runs onnx's C++ code on a model: `python onnx_worker.py check|convert:N` over stdin and stdout.
+"""The child process that runs onnx's C++ code on a model: `onnx_worker.py check|convert:N` over stdin and stdout.
 
 Kept free of lutc imports: it is run as a file. Exit 0: the resulting model is on stdout. Exit 3: stderr says what is
 wrong with the model. Anything else: onnx itself broke.
@@ -9,7 +9,7 @@ import sys
 
 def main() -> int:
     """Reads a ModelProto, does the task, writes the ModelProto."""
-    import onnx  # noqa: PLC0415  (after the limits)
+    import onnx
 
     task = sys.argv[1]
     try:

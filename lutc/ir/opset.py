@@ -18,7 +18,7 @@ max_pool mean min mod mul neg not one_hot or p_relu pad pow range reciprocal red
 reduce_mean reduce_min reduce_prod reduce_sum relu reshape resize rms_normalization round rotary_embedding
 scatter_elements scatter_nd shape sigmoid sign sin size slice softmax softplus split sqrt squeeze sub sum tanh
 tile top_k transpose trilu unsqueeze where xor
-""".split()
+""".split()  # noqa: SIM905
 
 _IRREGULAR = {
     "gather_nd": "GatherND", "is_inf": "IsInf", "is_nan": "IsNaN", "leaky_relu": "LeakyRelu", "p_relu": "PRelu",

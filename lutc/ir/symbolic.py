@@ -35,7 +35,7 @@ def product(terms: Sequence[Term]) -> Term:
 
 
 def quotient(a: Term, b: Term) -> Term | None:
-    """a / b when it is exact for every value of the symbols, else None."""
+    """A / b when it is exact for every value of the symbols, else None."""
     if b[0] == 0 or a[0] % b[0]:
         return None
     left = list(a[1])
@@ -58,7 +58,7 @@ def show(term: Term) -> str:
 
 def broadcast(a: Term, b: Term) -> Term | None:
     """The broadcast of two dimensions, or None when it is not known which one decides."""
-    if a == b or b == ONE:
+    if b in (a, ONE):
         return a
     if a == ONE:
         return b
@@ -295,18 +295,14 @@ class SymbolicShapes:
         if axes is None or steps is None:
             return None
         out = list(dims)
-        for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-            axis %= len(dims)
+        for start, end, given, step in zip(starts, ends, axes, steps, strict=True):
+            axis = given % len(dims)
             size, first, last = number(dims[axis]), number(start), number(end)
             if size is not None and first is not None and last is not None:
                 out[axis] = (len(range(*slice(first, last, step).indices(size))), ())
             elif first == 0 and step == 1 and last is None and size is not None:
                 out[axis] = _atom(f"min({size},{show(end)})")
-            elif first == 0 and step == 1 and last is not None and last >= 2**31 - 1:
-                pass
-            elif first == 0 and step == 1 and end == dims[axis]:
-                pass
-            else:
+            elif first != 0 or step != 1 or not (end == dims[axis] or (last or 0) >= 2**31 - 1):
                 out[axis] = _atom(f"{node.outputs[0].name}[{axis}]")
         return tuple(out)
 

@@ -23,7 +23,7 @@ def parse(text: str, constants: Mapping[str, np.ndarray] | None = None, opset: i
 
 def run(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """The model's outputs in ONNX Runtime, unoptimised."""
-    import onnxruntime  # noqa: PLC0415
+    import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

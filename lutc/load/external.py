@@ -96,7 +96,7 @@ def open_beneath(folder: Path, location: str, tensor: str) -> int:
         A file descriptor of a regular file inside the folder; the caller closes it.
 
     Raises:
-        UnsupportedModelError: absolute path, "..", symbolic link anywhere on the way, hard link, missing, no plain file.
+        UnsupportedModelError: absolute path, "..", a symbolic link on the way, hard link, missing, no plain file.
     """
     parts = location.split("/")
     bad = location.startswith("/") or "\\" in location or "\0" in location or ":" in parts[0]

@@ -284,6 +284,6 @@ def test_symlinked_model_folder_is_the_users_business(tmp_path):
 def test_no_lutc_import_in_the_worker():
     """The worker starts fast and stays independent."""
     worker = isolated.__file__.replace("isolated.py", "onnx_worker.py")
-    code = f"import sys, runpy; sys.argv=['w','check']; sys.stdin.close; runpy.run_path({worker!r}); print('lutc' in sys.modules)"
+    code = f"import sys, runpy; runpy.run_path({worker!r}); print('lutc' in sys.modules)"
     done = subprocess.run(["python3", "-I", "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "False"

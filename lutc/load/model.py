@@ -105,8 +105,8 @@ def _take_external(proto: onnx.ModelProto, folder: Path | None) -> dict[int, np.
             raise UnsupportedModelError(f"external data of tensor {tensor.name!r}: a key is given twice")
         if files is None:
             raise UnsupportedModelError(
-                f"tensor {tensor.name!r} lies in the file {entries.get('location', '?')!r}, but the model was not loaded "
-                "from a file; pass its path"
+                f"tensor {tensor.name!r} lies in the file {entries.get('location', '?')!r}, but the model was not "
+                "loaded from a file; pass its path"
             )
         kind = ir.DataType(tensor.data_type)
         if kind in _SUB_BYTE or kind == ir.DataType.STRING:

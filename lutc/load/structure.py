@@ -161,8 +161,8 @@ def _check_function_calls(model: onnx.ModelProto) -> None:
         (f.domain, f.name): {(node.domain, node.op_type) for node in f.node} for f in model.functions
     }  # fmt: skip
     state: dict[tuple[str, str], int] = {}
-    for start in calls:
-        stack = [(start, iter(sorted(calls[start] & calls.keys())))]
+    for start, called in calls.items():
+        stack = [(start, iter(sorted(called & calls.keys())))]
         if state.get(start):
             continue
         state[start] = 1
