@@ -25,6 +25,11 @@ namespace {
 
 constexpr size_t kMaxListed = 20;
 
+/// While a model is loaded the caller has given nothing but the file: what an operator calls an invalid argument is the file's fault.
+Status of_artifact(const Status& status) {
+  return status.code() == ErrorCode::kInvalidArgument ? Status(ErrorCode::kCorrupt, status.message()) : status;
+}
+
 std::string dims_text(const Port& port) {
   const std::string text = port_text(port);
   return text.substr(text.rfind('['));
@@ -115,7 +120,7 @@ Status Session::build_steps() {
     }
     for (const int v : step.outputs) def.outputs.push_back(plan_.values[v].dtype);
     Result<std::unique_ptr<Op>> op = registry.find(step.op)(def, build);
-    if (!op.is_ok()) return op.status();
+    if (!op.is_ok()) return of_artifact(op.status());
     ops_.push_back(std::move(op.value()));
 
     // What follows from constants alone is computed once, here, so that later factories see constants (and pack them as
@@ -124,7 +129,7 @@ Status Session::build_steps() {
                                       [this](int v) { return v < 0 || known_[v].data != nullptr; });
     if (!constant) continue;
     StepInference inference(step, def, known_, options_.memory_limit, threads_);
-    LUTC_RETURN_IF_ERROR(inference.infer(*ops_.back()));
+    LUTC_RETURN_IF_ERROR(of_artifact(inference.infer(*ops_.back())));
     LUTC_RETURN_IF_ERROR(
         run_now(*ops_.back(), def, step, inference, known_, options_.memory_limit, threads_, &folded_, &folded_bytes_));
   }
