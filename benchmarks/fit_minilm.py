@@ -34,6 +34,7 @@ from lutc.fit.session import LookupSession
 from lutc.forms import LayerChoice, choose_layers
 from lutc.load import load_model
 from lutc.observe import open_source
+from lutc.progress import default_progress
 from tests.models import export_minilm
 
 SITES = {(384, 1152): "qkv", (384, 384): "o", (384, 1536): "ffn1", (1536, 384): "ffn2"}
@@ -91,9 +92,10 @@ def main() -> None:
             open_source(feeds),
             seed=arguments.seed,
             threads=arguments.threads,
+            progress=default_progress(),
         )
         seconds = time.perf_counter() - begin
-        embeddings = minilm.embed(LookupSession(fitted.model, arguments.threads), sentences)
+        embeddings = minilm.embed(LookupSession(fitted.model, arguments.threads), sentences, batch=100)
         result["forms"][form] = {
             **scores(embeddings, reference),
             "fit_seconds": round(seconds, 1),

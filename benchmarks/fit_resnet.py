@@ -26,6 +26,7 @@ from lutc.fit.session import LookupSession
 from lutc.forms import choose_layers
 from lutc.load import load_model
 from lutc.observe import open_source
+from lutc.progress import default_progress
 
 
 def main() -> None:
@@ -61,6 +62,7 @@ def main() -> None:
             open_source(lambda: cifar10.batches(training)),
             seed=arguments.seed,
             threads=arguments.threads,
+            progress=default_progress(),
         )
         seconds = time.perf_counter() - begin
         session = LookupSession(fitted.model, arguments.threads)

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from lutc._ort import ort_session
 from lutc.fit.conv import Geometry
 from lutc.fit.encode import encode_rows
+from lutc.fit.native import native_lookup
 from lutc.ir.parameters import ConvParameters
 
 Floats = npt.NDArray[np.float32]
@@ -70,6 +71,11 @@ class Convolution:
 
     def __call__(self, x: Floats) -> Floats:
         """Float32 [B, N, H', W'] of finite float32 [B, Cin, H, W]."""
+        native = native_lookup(x, self._p)
+        return self.portable(x) if native is None else native
+
+    def portable(self, x: Floats) -> Floats:
+        """The same without the runtime's kernels."""
         p = self._p
         batch, channels, height, width = x.shape
         codebooks, entries = p.codebooks, p.entries

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from lutc.fit.native import native_lookup
 from lutc.fit.parallel import parallel_map
 from lutc.ir.parameters import LookupParameters
 
@@ -140,6 +141,14 @@ def decode_rows(
 def lookup_linear(x: Floats, p: LookupParameters) -> Floats:
     """LutLinear: float32 [..., N] of finite float32 [..., D]."""
     rows = x.reshape(-1, x.shape[-1])
+    native = native_lookup(rows, p)
+    if native is not None:
+        return native.reshape(*x.shape[:-1], -1)
+    return lookup_linear_numpy(rows, p).reshape(*x.shape[:-1], p.table.shape[2])
+
+
+def lookup_linear_numpy(rows: Floats, p: LookupParameters) -> Floats:
+    """`lookup_linear` of rows [rows, D] without the runtime."""
     codes, gains = encode_rows(rows, p)
     y = np.empty((len(rows), p.table.shape[2]), np.float32)
     table = p.table.reshape(-1, p.table.shape[2]).astype(np.float32)
@@ -155,4 +164,4 @@ def lookup_linear(x: Floats, p: LookupParameters) -> Floats:
         acc *= p.scale
         acc += p.bias
         y[part] = acc
-    return y.reshape(*x.shape[:-1], -1) if len(rows) else y.reshape(*x.shape[:-1], p.table.shape[2])
+    return y

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lutc.fit.convolve import Convolution
-from lutc.fit.encode import encode_rows, lookup_linear
+from lutc.fit.encode import encode_rows, lookup_linear, lookup_linear_numpy
 from lutc.fit.encoder import fit_encoder, pad_groups
 from lutc.fit.parallel import use_threads
 from lutc.forms import Form
@@ -49,6 +49,7 @@ def test_encode_and_lookup_equal_the_reference(seed, rows, sizes, entries, gain_
     expected = reference.encode(reference.quantise(x, p.offset, p.inv_scale), p)
     np.testing.assert_array_equal(codes.T, expected[0])
     np.testing.assert_array_equal(gains.T, expected[1])
+    np.testing.assert_array_equal(lookup_linear_numpy(x, p), reference.lut_linear(x, p))
     np.testing.assert_array_equal(lookup_linear(x, p), reference.lut_linear(x, p))
 
 
@@ -81,6 +82,7 @@ def test_wide_layers_sum_exactly():
         bias=np.zeros(5, np.float32),
         gain_limit=63,
     )
+    np.testing.assert_array_equal(lookup_linear_numpy(x, p), reference.lut_linear(x, p))
     np.testing.assert_array_equal(lookup_linear(x, p), reference.lut_linear(x, p))
 
 
@@ -111,6 +113,7 @@ def test_convolution_equals_the_reference(seed, strides, pads, group):
         group=group,
     )
     x = rng.normal(size=(2, 8, 6, 7)).astype(np.float32)
+    np.testing.assert_array_equal(Convolution(conv).portable(x), reference.lut_conv(x, conv))
     np.testing.assert_array_equal(Convolution(conv)(x), reference.lut_conv(x, conv))
 
 

@@ -215,8 +215,11 @@ class _Run:
             for theirs, x in zip(self._compressed, inputs, strict=True):
                 theirs[output] = convolution(x)
         else:
-            for theirs, x in zip(self._compressed, inputs, strict=True):
-                theirs[output] = run_linear(x, layer)
+            rows = run_linear(np.concatenate([x.reshape(-1, x.shape[-1]) for x in inputs]), layer)
+            sizes = [x.size // x.shape[-1] for x in inputs]
+            parts = np.split(rows, np.cumsum(sizes)[:-1])
+            for theirs, x, part in zip(self._compressed, inputs, parts, strict=True):
+                theirs[output] = part.reshape(*x.shape[:-1], -1)
 
     def _advance(self, index: int) -> None:
         self._cut.run_piece(index, self._clean, self._compressed)

@@ -18,6 +18,11 @@ def available_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def threads_in_use() -> int:
+    """Threads that `use_threads` granted; 1 outside of it."""
+    return _threads
+
+
 @contextmanager
 def use_threads(threads: int) -> Any:
     """Within the context `parallel_map` and BLAS use this many threads (BLAS only where threadpoolctl is installed)."""
