@@ -4,6 +4,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <chrono>
 #include <map>
 #include <memory>
 #include <optional>
@@ -249,6 +251,25 @@ py::array_t<int8_t> unpack_table(const py::array_t<uint8_t, py::array::c_style>&
   return table;
 }
 
+/// Cycles per second now: a chain of dependent additions takes one cycle each.
+double clock_hz() {
+  double best = 0;
+  for (int i = 0; i < 5; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    int64_t n = 0;
+    for (int j = 0; j < 1000000; ++j) {
+#if defined(__x86_64__)
+      asm volatile("add $1, %0\n\tadd $1, %0\n\tadd $1, %0\n\tadd $1, %0" : "+r"(n));
+#else
+      asm volatile("" : "+r"(n));
+#endif
+    }
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    best = std::max(best, 4e6 / seconds.count());
+  }
+  return best;
+}
+
 /// Names of an artifact's target (lutc.target) to the layouts its kernels read in place, best first.
 std::vector<std::string> layouts_for(const std::string& target) {
   Isa isa = Isa::kScalar;
@@ -273,6 +294,7 @@ void bind_kernels(py::module_& m) {
     for (Isa isa : lutc::kernels::available_isas()) names.emplace_back(lutc::kernels::isa_name(isa));
     return names;
   }, "ISAs this CPU executes, best last.");
+  k.def("clock_hz", &clock_hz, "Clock of this core, measured (x86 only).");
   k.def("layouts_for", &layouts_for, py::arg("target"), "Table layouts that the kernels of a target read in place, best first.");
   k.def("pack_table", &pack_table, py::arg("table"), py::arg("layout"), py::arg("group") = 1,
         "int8 [C, K, N] or [N, C/group, K, kh, kw] -> the layout's bytes (uint8).");

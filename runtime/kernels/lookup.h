@@ -58,7 +58,7 @@ struct EncodeInput {
   const float* x = nullptr;
   int64_t row_stride = 0;
   int64_t feature_stride = 1;
-  int64_t rows = 0;  ///< 1 .. panel_rows; the codes of missing rows are unspecified but in range
+  int64_t rows = 0;  ///< at least 1; the codes of the last panel's missing rows are unspecified but in range
 };
 
 /// One call of the inner loop: `panels` panels times `columns` outputs over all taps and units, written as acc[column][position].
@@ -122,6 +122,7 @@ struct LookupKernels {
   DirectionForm direction_form;
   int panel_rows;           ///< positions a panel holds
   int unit;                 ///< codebooks a unit
+  int encode_panels;        ///< most panels of one encode() call
   int code_planes;          ///< byte planes a unit's codes consist of (2: one a codebook)
   int code_bytes;           ///< bytes of a position in a code plane
   int gain_bytes;           ///< bytes of a position in a unit's gain plane
@@ -134,8 +135,8 @@ struct LookupKernels {
   int64_t (*window_units)(int64_t units, int gain_limit);
   /// Bytes of scratch one encode() call needs, 64-byte aligned.
   size_t (*encode_scratch)(const EncodeView& view);
-  /// Encodes up to panel_rows rows into one panel (64-byte aligned).
-  void (*encode)(const EncodeView& view, const EncodeInput& input, uint8_t* panel, void* scratch);
+  /// Encodes up to encode_panels panels of rows, panel_bytes apart, 64-byte aligned.
+  void (*encode)(const EncodeView& view, const EncodeInput& input, uint8_t* panels, int64_t panel_bytes, void* scratch);
   void (*lookup)(const LookupBlock& block);
   void (*finish_rows)(const FinishBlock& block);
   void (*finish_planes)(const FinishBlock& block);

@@ -364,7 +364,7 @@ size_t encode_scratch_avx2(const EncodeView& e) {
   return static_cast<size_t>(round_up(e.slots, 16) * 128 + kRows * (round_up(widest(e), 64) + 64) + projection * 128);
 }
 
-void encode_avx2(const EncodeView& e, const EncodeInput& in, uint8_t* panel, void* memory) {
+void encode_avx2(const EncodeView& e, const EncodeInput& in, uint8_t* panel, int64_t, void* memory) {
   const Scratch s = carve(e, memory);
   const bool by_rows = in.feature_stride == 1;
   __m256i mask[kVectors];

@@ -6,7 +6,7 @@
 namespace lutc::kernels {
 
 size_t encode_scratch_avx2(const EncodeView& view);
-void encode_avx2(const EncodeView& view, const EncodeInput& input, uint8_t* panel, void* scratch);
+void encode_avx2(const EncodeView& view, const EncodeInput& input, uint8_t* panel, int64_t panel_bytes, void* scratch);
 
 namespace {
 

@@ -17,7 +17,7 @@ constexpr int kRows = 16;
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-/// Scratch: slot vectors [slots rounded up to 16][16 rows], then quantised rows [16][stride] or projected features [features][16].
+/// Scratch: slot vectors [slots rounded up to 16][panels, 1 or 2][16 rows], then quantised rows [16][stride] or projected features [features][16].
 struct Scratch {
   __m512i* slots;
   int8_t* rows;
@@ -35,7 +35,7 @@ Scratch carve(const EncodeView& e, void* memory) {
   Scratch s;
   char* p = static_cast<char*>(memory);
   s.slots = reinterpret_cast<__m512i*>(p);
-  p += round_up(e.slots, 16) * 64;
+  p += round_up(e.slots, 16) * 128;
   s.row_stride = round_up(widest(e), 64) + 64;
   s.rows = reinterpret_cast<int8_t*>(p);
   p += kRows * s.row_stride;
@@ -116,7 +116,8 @@ LUTC_INLINE void transpose16(__m512i (&v)[16]) {
   }
 }
 
-/// 16 rows of bytes -> a vector of rows for each slot.
+/// 16 rows of bytes -> a vector of rows for each slot, kR vectors apart.
+template <int kR>
 void arrange(const EncodeView& e, const int8_t* q, int64_t stride, int64_t rows, __m512i* slots) {
   const int64_t blocks = (e.slots + 15) / 16;
   for (int64_t b = 0; b < blocks; ++b) {
@@ -137,7 +138,7 @@ void arrange(const EncodeView& e, const int8_t* q, int64_t stride, int64_t rows,
     }
     transpose16(v);
 #pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) _mm512_store_si512(slots + 16 * b + i, v[i]);
+    for (int i = 0; i < 16; ++i) _mm512_store_si512(slots + (16 * b + i) * kR, v[i]);
   }
 }
 
@@ -150,13 +151,13 @@ LUTC_INLINE __m512i pack_quad(const __m512i (&v)[4]) {
 }
 
 /// Pixels contiguous, features apart: lanes are pixels from the start. feature(f) loads and quantises.
-template <class Feature>
+template <int kR, class Feature>
 LUTC_INLINE void slots_of_features(const EncodeView& e, __m512i* slots, const Feature& feature) {
   for (int64_t s = 0; s < e.slots; ++s) {
     __m512i v[4];
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) v[i] = feature(e.source[4 * s + i]);
-    slots[s] = pack_quad(v);
+    slots[s * kR] = pack_quad(v);
   }
 }
 
@@ -233,102 +234,144 @@ void project(const EncodeView& e, const __m512i* slots, __m512i* features) {
   }
 }
 
+// The inner loop is volatile asm for the same reason as in lookup_avx512.cpp: left alone, gcc hoists the loads of all directions at once and then
+// spills them, and makes constants from general registers.
 LUTC_INLINE __m512i broadcast(const void* p) {
-  int32_t v;
-  std::memcpy(&v, p, 4);
-  return _mm512_set1_epi32(v);
+  __m512i v;
+  asm volatile("vpbroadcastd %1, %0" : "=v"(v) : "m"(*static_cast<const int32_t*>(p)));
+  return v;
 }
 
-alignas(64) constexpr int32_t kReversed[16] = {15 << 28, 14 << 28, 13 << 28, 12 << 28, 11 << 28, 10 << 28, 9 << 28, 8 << 28,
-                                               7 << 28,  6 << 28,  5 << 28,  4 << 28,  3 << 28,  2 << 28,  1 << 28, 0};
+LUTC_INLINE void dot(__m512i& sum, __m512i unsigned_bytes, __m512i signed_bytes) {
+  asm volatile("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(unsigned_bytes), "v"(signed_bytes));
+}
 
-/// Highest of keys (rank << 4) | (15 - k): the largest rank, the lowest k among equals.
-template <int K, int kSlots, bool kGain>
-LUTC_INLINE __m512i best_key(const __m512i* z, const uint8_t* directions, const int32_t* start, __m512i init) {
-  __m512i best[2];
+/// rank << 4 | 15 - k, for 15 - k in the highest bits of *reversed.
+LUTC_INLINE __m512i key_of(__m512i rank, const int32_t* reversed) {
+  __m512i key;
+  asm volatile("vpshldd $4, %2%{1to16%}, %1, %0" : "=v"(key) : "v"(rank), "m"(*reversed));
+  return key;
+}
+
+constexpr int32_t high_nibble(uint32_t n) { return static_cast<int32_t>(n << 28); }
+alignas(64) constexpr int32_t kReversed[16] = {high_nibble(15), high_nibble(14), high_nibble(13), high_nibble(12), high_nibble(11), high_nibble(10),
+                                               high_nibble(9),  high_nibble(8),  high_nibble(7),  high_nibble(6),  high_nibble(5),  high_nibble(4),
+                                               high_nibble(3),  high_nibble(2),  high_nibble(1),  high_nibble(0)};
+
+/// One codebook of kR panels: the code, and in the gain form the gain, as int32 lanes.
+template <int K, int kSlots, bool kGain, int kR>
+LUTC_INLINE void encode_codebook(const __m512i* slots, const uint8_t* directions, const int32_t* start, float mul, float limit,
+                                 __m512i (&code)[kR], __m512i (&gain)[kR]) {
+  __m512i z[kR][kSlots], init[kR], best[kR];
+#pragma GCC unroll 2
+  for (int r = 0; r < kR; ++r) {
+    init[r] = _mm512_setzero_si512();
+#pragma GCC unroll 3
+    for (int s = 0; s < kSlots; ++s) {
+      z[r][s] = _mm512_load_si512(slots + s * kR + r);
+      if constexpr (kGain) {
+        init[r] = _mm512_dpbusd_epi32(init[r], _mm512_set1_epi8(static_cast<char>(128)), z[r][s]);
+      } else {
+        z[r][s] = _mm512_xor_si512(z[r][s], _mm512_set1_epi8(static_cast<char>(0x80)));
+      }
+    }
+    if constexpr (kGain) init[r] = _mm512_sub_epi32(_mm512_setzero_si512(), init[r]);
+  }
 #pragma GCC unroll 16
   for (int k = 0; k < K; ++k) {
-    __m512i score = kGain ? init : broadcast(start + k);
+    __m512i score[kR];
+    const __m512i first = kGain ? _mm512_setzero_si512() : broadcast(start + k);
+#pragma GCC unroll 2
+    for (int r = 0; r < kR; ++r) score[r] = kGain ? init[r] : first;
 #pragma GCC unroll 3
     for (int s = 0; s < kSlots; ++s) {
       const __m512i direction = broadcast(directions + 64 * s + 4 * k);
-      score = kGain ? _mm512_dpbusd_epi32(score, direction, z[s]) : _mm512_dpbusd_epi32(score, z[s], direction);
+#pragma GCC unroll 2
+      for (int r = 0; r < kR; ++r) kGain ? dot(score[r], direction, z[r][s]) : dot(score[r], z[r][s], direction);
     }
-    if constexpr (kGain) score = _mm512_abs_epi32(score);
-    const __m512i key = _mm512_shldi_epi32(score, _mm512_set1_epi32(kReversed[k]), 4);
-    best[k % 2] = k < 2 ? key : _mm512_max_epi32(best[k % 2], key);
+#pragma GCC unroll 2
+    for (int r = 0; r < kR; ++r) {
+      // The largest key has the largest rank and among equals the lowest k.
+      const __m512i key = key_of(kGain ? _mm512_abs_epi32(score[r]) : score[r], kReversed + k);
+      best[r] = k == 0 ? key : _mm512_max_epi32(best[r], key);
+    }
   }
-  return _mm512_max_epi32(best[0], best[1]);
-}
-
-/// One codebook: the code, and in the gain form the gain, as int32 lanes.
-template <int K, int kSlots, bool kGain>
-LUTC_INLINE void encode_codebook(const __m512i* slots, const uint8_t* directions, const int32_t* start, float mul, float limit, __m512i* code,
-                                 __m512i* gain) {
-  __m512i z[kSlots];
-  __m512i init = _mm512_setzero_si512();
-  for (int s = 0; s < kSlots; ++s) {
-    z[s] = _mm512_load_si512(slots + s);
+#pragma GCC unroll 2
+  for (int r = 0; r < kR; ++r) {
+    code[r] = _mm512_andnot_si512(best[r], _mm512_set1_epi32(15));
     if constexpr (kGain) {
-      init = _mm512_dpbusd_epi32(init, _mm512_set1_epi8(static_cast<char>(128)), z[s]);
-    } else {
-      z[s] = _mm512_xor_si512(z[s], _mm512_set1_epi8(static_cast<char>(0x80)));
+      __m512i score = init[r];
+#pragma GCC unroll 3
+      for (int s = 0; s < kSlots; ++s) {
+        score = _mm512_dpbusd_epi32(score, _mm512_permutexvar_epi32(code[r], _mm512_loadu_si512(directions + 64 * s)), z[r][s]);
+      }
+      __m512 g = _mm512_mul_ps(_mm512_cvtepi32_ps(score), _mm512_set1_ps(mul));
+      g = _mm512_min_ps(_mm512_max_ps(g, _mm512_set1_ps(-limit)), _mm512_set1_ps(limit));
+      gain[r] = _mm512_cvtps_epi32(g);
     }
-  }
-  if constexpr (kGain) init = _mm512_sub_epi32(_mm512_setzero_si512(), init);
-  const __m512i key = best_key<K, kSlots, kGain>(z, directions, start, init);
-  *code = _mm512_andnot_si512(key, _mm512_set1_epi32(15));
-  if constexpr (kGain) {
-    __m512i score = init;
-    for (int s = 0; s < kSlots; ++s) {
-      const __m512i winner = _mm512_permutexvar_epi32(*code, _mm512_loadu_si512(directions + 64 * s));
-      score = _mm512_dpbusd_epi32(score, winner, z[s]);
-    }
-    __m512 g = _mm512_mul_ps(_mm512_cvtepi32_ps(score), _mm512_set1_ps(mul));
-    g = _mm512_min_ps(_mm512_max_ps(g, _mm512_set1_ps(-limit)), _mm512_set1_ps(limit));
-    *gain = _mm512_cvtps_epi32(g);
   }
 }
 
-template <int K, bool kGain>
-void score(const EncodeView& e, const __m512i* slots, uint8_t* panel) {
+template <int K, bool kGain, int kR>
+void score(const EncodeView& e, const __m512i* slots, uint8_t* panel, int64_t panel_bytes) {
   const uint8_t* directions = e.directions;
   const float limit = static_cast<float>(e.gain_limit);
-  const __m512i places = _mm512_set1_epi32(K * 0x03020100);
-  __m512i sum = _mm512_setzero_si512();
+  const __m512i places = _mm512_set1_epi32(K * 0x03020100), byte = _mm512_set1_epi32(255);
+  __m512i sum[kR];
+  for (int r = 0; r < kR; ++r) sum[r] = _mm512_setzero_si512();
   uint8_t* out = panel + (kGain ? 64 : 0);
   for (int64_t c0 = 0; c0 < e.codebooks; c0 += 4) {
     const int count = static_cast<int>(e.codebooks - c0 < 4 ? e.codebooks - c0 : 4);
-    __m512i codes = places, gains = _mm512_setzero_si512();
+    __m512i codes[kR], gains[kR];
+    for (int r = 0; r < kR; ++r) {
+      codes[r] = places;
+      gains[r] = _mm512_setzero_si512();
+    }
     for (int j = 0; j < count; ++j) {
       const int64_t c = c0 + j;
       const int used = e.slot_count[c];
-      __m512i code, gain = _mm512_setzero_si512();
+      __m512i code[kR], gain[kR];
       const int32_t* start = e.start + 16 * c;
+      const float mul = e.gain_mul[c];
       if (used == 1) {
-        encode_codebook<K, 1, kGain>(slots, directions, start, e.gain_mul[c], limit, &code, &gain);
+        encode_codebook<K, 1, kGain, kR>(slots, directions, start, mul, limit, code, gain);
       } else if (used == 2) {
-        encode_codebook<K, 2, kGain>(slots, directions, start, e.gain_mul[c], limit, &code, &gain);
+        encode_codebook<K, 2, kGain, kR>(slots, directions, start, mul, limit, code, gain);
       } else {
-        encode_codebook<K, 3, kGain>(slots, directions, start, e.gain_mul[c], limit, &code, &gain);
+        encode_codebook<K, 3, kGain, kR>(slots, directions, start, mul, limit, code, gain);
       }
-      slots += used;
+      slots += used * kR;
       directions += 64 * used;
       const __m128i shift = _mm_cvtsi32_si128(8 * j);
-      codes = _mm512_or_si512(codes, _mm512_sll_epi32(code, shift));
-      if constexpr (kGain) {
-        sum = _mm512_add_epi32(sum, gain);
-        gains = _mm512_or_si512(gains, _mm512_sll_epi32(_mm512_and_si512(gain, _mm512_set1_epi32(255)), shift));
+#pragma GCC unroll 2
+      for (int r = 0; r < kR; ++r) {
+        codes[r] = _mm512_or_si512(codes[r], _mm512_sll_epi32(code[r], shift));
+        if constexpr (kGain) {
+          sum[r] = _mm512_add_epi32(sum[r], gain[r]);
+          gains[r] = _mm512_or_si512(gains[r], _mm512_sll_epi32(_mm512_and_si512(gain[r], byte), shift));
+        }
       }
     }
-    _mm512_store_si512(out, codes);
-    out += 64;
-    if constexpr (kGain) {
-      _mm512_store_si512(out, gains);
-      out += 64;
+#pragma GCC unroll 2
+    for (int r = 0; r < kR; ++r) {
+      _mm512_store_si512(out + r * panel_bytes, codes[r]);
+      if constexpr (kGain) _mm512_store_si512(out + r * panel_bytes + 64, gains[r]);
     }
+    out += kGain ? 128 : 64;
   }
-  if constexpr (kGain) _mm512_store_si512(panel, _mm512_mullo_epi32(sum, _mm512_set1_epi32(-128)));
+  if constexpr (kGain) {
+    for (int r = 0; r < kR; ++r) _mm512_store_si512(panel + r * panel_bytes, _mm512_mullo_epi32(sum[r], _mm512_set1_epi32(-128)));
+  }
+}
+
+template <int kR>
+void score_any(const EncodeView& e, const __m512i* slots, uint8_t* panel, int64_t panel_bytes) {
+  const bool gain = e.gain_limit > 0;
+  switch (e.entries) {
+    case 16: return gain ? score<16, true, kR>(e, slots, panel, panel_bytes) : score<16, false, kR>(e, slots, panel, panel_bytes);
+    case 8: return gain ? score<8, true, kR>(e, slots, panel, panel_bytes) : score<8, false, kR>(e, slots, panel, panel_bytes);
+    default: return gain ? score<4, true, kR>(e, slots, panel, panel_bytes) : score<4, false, kR>(e, slots, panel, panel_bytes);
+  }
 }
 
 void quantise_any(bool has_offset, const float* x, int64_t stride, int64_t rows, int64_t features, const float* offset, const float* inv_scale,
@@ -340,39 +383,44 @@ void quantise_any(bool has_offset, const float* x, int64_t stride, int64_t rows,
   }
 }
 
+/// Codes of kR panels (the last may be short).
+template <int kR>
+void encode_panels(const EncodeView& e, const EncodeInput& in, uint8_t* panel, int64_t panel_bytes, void* memory) {
+  const Scratch s = carve(e, memory);
+  const bool by_rows = in.feature_stride == 1;
+  for (int r = 0; r < kR; ++r) {
+    const int64_t rows = in.rows - r * kRows < kRows ? in.rows - r * kRows : kRows;
+    const float* x = in.x + r * kRows * in.row_stride;
+    const __mmask16 mask = lanes(rows);
+    const auto load = [&](int64_t f) { return _mm512_maskz_loadu_ps(mask, x + f * in.feature_stride); };
+    if (e.projected) {
+      if (by_rows) {
+        quantise_any(e.has_proj_offset, x, in.row_stride, rows, e.inputs, e.proj_offset, e.proj_inv_scale, s.rows, s.row_stride);
+        input_slots_of_rows(e, s.rows, s.row_stride, s.input_slots);
+      } else {
+        input_slots_of_features(e, s.input_slots, [&](int64_t d) { return quantise_feature(load(d), e.proj_offset, e.proj_inv_scale, d); });
+      }
+      project(e, s.input_slots, s.features);
+      slots_of_features<kR>(e, s.slots + r, [&](int64_t f) { return s.features[f]; });
+    } else if (by_rows) {
+      quantise_any(e.has_offset, x, in.row_stride, rows, e.features, e.offset, e.inv_scale, s.rows, s.row_stride);
+      arrange<kR>(e, s.rows, s.row_stride, rows, s.slots + r);
+    } else {
+      slots_of_features<kR>(e, s.slots + r, [&](int64_t f) { return quantise_feature(load(f), e.offset, e.inv_scale, f); });
+    }
+  }
+  score_any<kR>(e, s.slots, panel, panel_bytes);
+}
+
 }  // namespace
 
 size_t encode_scratch_avx512(const EncodeView& e) {
   const int64_t projection = e.projected ? input_slots(e) + e.features : 0;
-  return static_cast<size_t>(round_up(e.slots, 16) * 64 + kRows * (round_up(widest(e), 64) + 64) + projection * 64);
+  return static_cast<size_t>(round_up(e.slots, 16) * 128 + kRows * (round_up(widest(e), 64) + 64) + projection * 64);
 }
 
-void encode_avx512(const EncodeView& e, const EncodeInput& in, uint8_t* panel, void* memory) {
-  const Scratch s = carve(e, memory);
-  const bool by_rows = in.feature_stride == 1;
-  const __mmask16 mask = lanes(in.rows);
-  const auto load = [&](int64_t f) { return _mm512_maskz_loadu_ps(mask, in.x + f * in.feature_stride); };
-  if (e.projected) {
-    if (by_rows) {
-      quantise_any(e.has_proj_offset, in.x, in.row_stride, in.rows, e.inputs, e.proj_offset, e.proj_inv_scale, s.rows, s.row_stride);
-      input_slots_of_rows(e, s.rows, s.row_stride, s.input_slots);
-    } else {
-      input_slots_of_features(e, s.input_slots, [&](int64_t d) { return quantise_feature(load(d), e.proj_offset, e.proj_inv_scale, d); });
-    }
-    project(e, s.input_slots, s.features);
-    slots_of_features(e, s.slots, [&](int64_t f) { return s.features[f]; });
-  } else if (by_rows) {
-    quantise_any(e.has_offset, in.x, in.row_stride, in.rows, e.features, e.offset, e.inv_scale, s.rows, s.row_stride);
-    arrange(e, s.rows, s.row_stride, in.rows, s.slots);
-  } else {
-    slots_of_features(e, s.slots, [&](int64_t f) { return quantise_feature(load(f), e.offset, e.inv_scale, f); });
-  }
-  const bool gain = e.gain_limit > 0;
-  switch (e.entries) {
-    case 16: return gain ? score<16, true>(e, s.slots, panel) : score<16, false>(e, s.slots, panel);
-    case 8: return gain ? score<8, true>(e, s.slots, panel) : score<8, false>(e, s.slots, panel);
-    default: return gain ? score<4, true>(e, s.slots, panel) : score<4, false>(e, s.slots, panel);
-  }
+void encode_avx512(const EncodeView& e, const EncodeInput& in, uint8_t* panels, int64_t panel_bytes, void* scratch) {
+  in.rows > kRows ? encode_panels<2>(e, in, panels, panel_bytes, scratch) : encode_panels<1>(e, in, panels, panel_bytes, scratch);
 }
 
 }  // namespace lutc::kernels

@@ -255,6 +255,7 @@ const LookupKernels kLookupAvx512 = {
     DirectionForm::kQuads,
     /*panel_rows=*/16,
     /*unit=*/4,
+    /*encode_panels=*/2,
     /*code_planes=*/1,
     /*code_bytes=*/4,
     /*gain_bytes=*/4,

@@ -34,7 +34,7 @@ void project_row(const EncodeView& e, const int8_t* q, int8_t* z) {
 
 size_t encode_scratch(const EncodeView& e) { return static_cast<size_t>((e.features + e.inputs + 63) / 64 * 64); }
 
-void encode(const EncodeView& e, const EncodeInput& in, uint8_t* panel, void* scratch) {
+void encode(const EncodeView& e, const EncodeInput& in, uint8_t* panel, int64_t, void* scratch) {
   int8_t* q = static_cast<int8_t*>(scratch);
   int8_t* before = q + e.features;
   const int64_t unit_bytes = (e.gain_limit > 0 ? 2 : 1) * kPanelRows;
@@ -140,6 +140,7 @@ const LookupKernels kLookupScalar = {
     DirectionForm::kBytes,
     kPanelRows,
     /*unit=*/1,
+    /*encode_panels=*/1,
     /*code_planes=*/1,
     /*code_bytes=*/1,
     /*gain_bytes=*/1,

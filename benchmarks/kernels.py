@@ -1,0 +1,171 @@
+"""Micro-benchmarks of the lookup kernels: `python -m benchmarks.kernels [--json]`.
+
+Prints, per ISA, form and shape: lookups per second of `lut_linear` (output written, as in a model) and clock cycles per input element of
+`lut_encode`, both on one thread with everything in cache. CPU time, the minimum of many runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from lutc._runtime import kernels
+
+LOOKUP_SHAPES = [(128, 96, 384), (128, 96, 1536), (128, 192, 768), (128, 384, 1536)]
+"""Rows, codebooks, outputs."""
+ENCODE_SIZES = {0: (4, 8, 12), 63: (2, 3, 4, 6, 8)}
+"""Sub-vector sizes by gain limit (0: plain)."""
+ENCODE_FEATURES = 768
+CONVS = [(64, 56, 64), (16, 32, 16), (64, 8, 64)]
+"""Channels, height and width, outputs of 3x3 convolutions."""
+
+
+def minimum(run: Callable[[int], Any], seconds: float) -> float:
+    """Least CPU seconds of one run; `run(times)` runs that often."""
+    run(1)
+    start = time.process_time_ns()
+    run(3)
+    times = max(1, int(3e6 / max((time.process_time_ns() - start) / 3, 1)))
+    best, stop = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < stop:
+        start = time.process_time_ns()
+        run(times)
+        best = min(best, (time.process_time_ns() - start) / times)
+    return best * 1e-9
+
+
+def encode_inputs(rng: np.random.Generator, features: int, size: int, entries: int, gain: int) -> list[np.ndarray]:
+    """Constants of an encode over consecutive features, `size` a codebook."""
+    count = features // size
+    groups = np.arange(count * size, dtype=np.int32).reshape(count, size)
+    directions = rng.integers(-127, 128, (count, entries, size)).astype(np.int8)
+    norms = (directions.astype(np.int64) ** 2).sum(-1)
+    bias = np.zeros((count, entries), np.int32) if gain else (-np.rint(norms / 2)).astype(np.int32)
+    mul = np.full(count, gain / (127 * 127 * size), np.float32)
+    scale = np.full(features, 40, np.float32)
+    return [np.zeros(features, np.float32), scale, groups, directions, bias, mul]
+
+
+def lookup_rows(isa: str, seconds: float) -> Iterator[dict[str, Any]]:
+    """One row per form and shape of lut_linear."""
+    rng = np.random.default_rng(0)
+    layout = kernels.layouts_for(isa)[0]
+    for m, c, n in LOOKUP_SHAPES:
+        for entries, gain in [(16, 0), (16, 15), (16, 63), (16, 127), (8, 0), (8, 15)]:
+            x = rng.normal(size=(m, 4 * c)).astype(np.float32)
+            inputs = [x, *encode_inputs(rng, 4 * c, 4, entries, gain)]
+            codes = kernels.Step(isa, "lut_encode", inputs, {"gain_limit": gain, "axis": -1}).run()
+            table = kernels.pack_table(rng.integers(-127, 128, (c, entries, n)).astype(np.int8), layout)
+            attrs = {"gain_limit": gain, "codebooks": c, "entries": entries, "outputs": n, "layout": layout}
+            ones = np.ones(n, np.float32)
+            best = minimum(kernels.Step(isa, "lut_linear", [codes, table, ones, ones], attrs).repeat, seconds)
+            yield {
+                "bench": "lut_linear",
+                "isa": isa,
+                "form": f"{'gain' if gain else 'plain'} k{entries} <= {gain}",
+                "shape": f"{m}x{c}x{n}",
+                "us": best * 1e6,
+                "glookups_per_s": m * c * n / best * 1e-9,
+            }
+
+
+def encode_rows(isa: str, seconds: float) -> Iterator[dict[str, Any]]:
+    """One row per form and sub-vector size of lut_encode."""
+    rng = np.random.default_rng(0)
+    for gain, sizes in ENCODE_SIZES.items():
+        for size in sizes:
+            m, features = 128, ENCODE_FEATURES // size * size
+            x = rng.normal(size=(m, features)).astype(np.float32)
+            inputs = [x, *encode_inputs(rng, features, size, 16, gain)]
+            step = kernels.Step(isa, "lut_encode", inputs, {"gain_limit": gain, "axis": -1})
+            best = minimum(step.repeat, seconds)
+            yield {
+                "bench": "lut_encode",
+                "isa": isa,
+                "form": f"{'gain' if gain else 'plain'} v{size}",
+                "shape": f"{m}x{features}",
+                "us": best * 1e6,
+                "cycles_per_element": best * kernels.clock_hz() / (m * features),
+            }
+
+
+def conv_rows(isa: str, seconds: float) -> Iterator[dict[str, Any]]:
+    """3x3 convolutions, encode and lookup apart."""
+    rng = np.random.default_rng(0)
+    layout = kernels.layouts_for(isa)[0]
+    for channels, size, n in CONVS:
+        for v, gain in [(8, 0), (4, 15), (4, 63)]:
+            x = rng.normal(size=(1, channels, size, size)).astype(np.float32)
+            inputs = [x, *encode_inputs(rng, channels, v, 16, gain)]
+            encode = kernels.Step(isa, "lut_encode", inputs, {"gain_limit": gain, "axis": 1})
+            codes, c = encode.run(), channels // v
+            table = kernels.pack_table(rng.integers(-127, 128, (n, c, 16, 3, 3)).astype(np.int8), layout)
+            attrs = {"gain_limit": gain, "codebooks": c, "entries": 16, "outputs": n, "layout": layout}
+            attrs |= {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+            ones = np.ones(n, np.float32)
+            conv = minimum(kernels.Step(isa, "lut_conv", [codes, table, ones, ones], attrs).repeat, seconds)
+            encoded = minimum(encode.repeat, seconds)
+            yield {
+                "bench": "lut_conv",
+                "isa": isa,
+                "form": f"{'gain' if gain else 'plain'} v{v} <= {gain}",
+                "shape": f"{channels}x{size}x{size} -> {n}",
+                "us": conv * 1e6,
+                "encode_us": encoded * 1e6,
+                "glookups_per_s": size * size * c * n * 9 / conv * 1e-9,
+            }
+
+
+def gather_rows(isa: str, seconds: float) -> Iterator[dict[str, Any]]:
+    """Small batches: shuffled tables against whole rows of the canonical table."""
+    rng = np.random.default_rng(0)
+    c, n = 192, 3072
+    table = rng.integers(-127, 128, (c, 16, n)).astype(np.int8)
+    for m in (1, 2, 4, 8, 16):
+        x = rng.normal(size=(m, 4 * c)).astype(np.float32)
+        codes = kernels.Step(isa, "lut_encode", [x, *encode_inputs(rng, 4 * c, 4, 16, 15)], {"gain_limit": 15}).run()
+        ones = np.ones(n, np.float32)
+        for layout in dict.fromkeys(["ckn", kernels.layouts_for(isa)[0]]):
+            attrs = {"gain_limit": 15, "codebooks": c, "entries": 16, "outputs": n, "layout": layout}
+            packed = table if layout == "ckn" else kernels.pack_table(table, layout)
+            best = minimum(kernels.Step(isa, "lut_linear", [codes, packed, ones, ones], attrs).repeat, seconds)
+            yield {
+                "bench": "small batch",
+                "isa": isa,
+                "form": f"gain k16 <= 15, {layout}",
+                "shape": f"{m}x{c}x{n}",
+                "us": best * 1e6,
+            }
+
+
+PARTS = {"lookup": lookup_rows, "encode": encode_rows, "conv": conv_rows, "small": gather_rows}
+
+
+def main() -> None:
+    """Runs the chosen parts on the chosen ISAs."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout, text on stderr")
+    parser.add_argument("--isa", action="append", choices=kernels.isas(), help="default: all but scalar")
+    parser.add_argument("--part", action="append", choices=PARTS, help="default: all")
+    parser.add_argument("--seconds", type=float, default=0.3, help="per row")
+    args = parser.parse_args()
+    rows = []
+    for isa in args.isa or [name for name in kernels.isas() if name != "scalar"]:
+        for part in args.part or PARTS:
+            for row in PARTS[part](isa, args.seconds):
+                rows.append(row)
+                values = "  ".join(f"{key} {value:.2f}" for key, value in row.items() if isinstance(value, float))
+                text = f"{row['isa']:7} {row['bench']:12} {row['form']:22} {row['shape']:18} {values}"
+                print(text, file=sys.stderr if args.json else sys.stdout, flush=True)
+    if args.json:
+        print(json.dumps({"rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
