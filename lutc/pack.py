@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from lutc._runtime import available_isas
-from lutc._runtime.kernels import layouts_for, pack_table
+from lutc import _runtime
 from lutc.errors import UsageError
 from lutc.fuse.rewrites.constants import drop_unused
 from lutc.plan import Plan
@@ -26,7 +25,7 @@ def resolve_target(target: str) -> str:
 
 def pack(plan: Plan, target: str) -> None:
     """Lays every table out in place for `target` (resolved, not "native"); steps that share a table go on doing so."""
-    layout = layouts_for(target)[0]  # a runtime whose kernels want another converts at load
+    layout = _runtime.kernels.layouts_for(target)[0]  # a runtime whose kernels want another converts at load
     packed: dict[tuple[str, int], int] = {}
     for step in plan.steps:
         if step.op not in ("lut_linear", "lut_conv") or step.attrs["layout"] != CANONICAL:
@@ -35,7 +34,7 @@ def pack(plan: Plan, target: str) -> None:
         source = plan.values[step.inputs[1]].tensor
         assert source is not None, step.name
         if (source, group) not in packed:
-            table = pack_table(plan.tensors[source], layout, group)
+            table = _runtime.kernels.pack_table(plan.tensors[source], layout, group)
             packed[source, group] = plan.add_constant(f"{source}.{layout}", table)
         step.inputs[1] = packed[source, group]
         step.attrs["layout"] = layout
@@ -44,4 +43,4 @@ def pack(plan: Plan, target: str) -> None:
 
 def _native() -> str:
     """The target of this CPU."""
-    return {"avx512": "x86-64-v4", "avx2": "x86-64-v3"}.get(available_isas()[-1], "scalar")
+    return {"avx512": "x86-64-v4", "avx2": "x86-64-v3"}.get(_runtime.available_isas()[-1], "scalar")
