@@ -79,7 +79,7 @@ format: $(VENV)/.ready
 	git ls-files '*.cpp' '*.h' | xargs clang-format -i
 
 sanitize: $(VENV)/.ready
-	cmake -S . -B build/sanitize $(CMAKE_FLAGS) -DCMAKE_BUILD_TYPE=RelWithDebInfo -DLUTC_PYTHON=OFF -DLUTC_TESTS=ON \
+	cmake -S . -B build/sanitize $(CMAKE_FLAGS) -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g1" -DLUTC_PYTHON=OFF -DLUTC_TESTS=ON \
 	  -DLUTC_SANITIZE=address,undefined
 	ninja -C build/sanitize -j $(JOBS) --quiet
 	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ctest --test-dir build/sanitize --output-on-failure -j $(JOBS)
