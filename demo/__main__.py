@@ -1,6 +1,6 @@
 """all-MiniLM-L6-v2 from PyTorch to a running .lut, judged on prose it was not calibrated on.
 
-python -m demo [--presets accurate,balanced] [--output demo-out]
+python -m demo [--presets accurate,balanced] [--sentences 1500] [--output demo-out]
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from lutc._ort import ort_session
 from lutc.progress import default_progress
 from tests.models import export_minilm
 
-CALIBRATION_SENTENCES = 1500
 TEST_SENTENCES = 1000
 
 console = Console(highlight=False, soft_wrap=True)
@@ -52,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__.split("\n")[0])
     parser.add_argument("--presets", default="accurate,balanced", help="presets of lutc compile, separated by commas")
     parser.add_argument("--output", type=Path, default=Path("demo-out"), help="folder for models and artifacts")
+    parser.add_argument("--sentences", type=int, default=1500, help="calibration sentences")
     options = parser.parse_args(arguments)
     folder: Path = options.output
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = export_minilm(folder / "minilm.onnx")
     int8 = quantize_int8(model, folder / "minilm-int8.onnx")
 
-    calibration, test = prose.split(CALIBRATION_SENTENCES, TEST_SENTENCES)
+    calibration, test = prose.split(options.sentences, TEST_SENTENCES)
     step(
         2,
         f"Prose from Python's documentation: {len(calibration)} sentences to calibrate, {len(test)} others to judge",
