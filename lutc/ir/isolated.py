@@ -51,7 +51,7 @@ def without_weights(model: ir.Model) -> bytes:
         tensor = value.const_value
         if tensor is None or tensor.size > SMALL or isinstance(tensor, ir.ExternalTensor):
             if tensor is not None:
-                value.shape, value.type = ir.Shape(tensor.shape), ir.TensorType(tensor.dtype)
+                value.shape, value.type = ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype)
             del model.graph.initializers[value.name]  # type: ignore[arg-type]
             if not value.is_graph_input():
                 model.graph.inputs.append(value)

@@ -96,7 +96,7 @@ class SymbolicShapes:
             return None
         if value not in self._dims:
             if value.const_value is not None and not value.is_graph_input():
-                self._dims[value] = tuple((int(d), ()) for d in value.const_value.shape)
+                self._dims[value] = tuple((int(d), ()) for d in value.const_value.shape.numpy())
             else:
                 self._declare(value, trust_names=False)
         return self._dims.get(value)

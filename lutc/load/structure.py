@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import onnx
 
@@ -111,8 +111,8 @@ def _check_tensor(tensor: onnx.TensorProto) -> None:
 
 
 def _check_names(
-    nodes, known: set[str], where: str, outer: frozenset[str] = frozenset()
-) -> frozenset[str]:  # type: ignore[no-untyped-def]  # fmt: skip
+    nodes: Sequence[onnx.NodeProto], known: set[str], where: str, outer: frozenset[str] = frozenset()
+) -> frozenset[str]:
     """Checks that names are unique, defined and acyclic; returns every name of the scope."""
     maker: dict[str, int] = {}
     for index, node in enumerate(nodes):
