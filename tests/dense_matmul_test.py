@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.one_step import ISAS, run_step
 
 from lutc._ort import ort_session
+from tests.one_step import ISAS, run_step
 
 sizes = st.sampled_from([1, 2, 3, 5, 7, 13, 14, 15, 16, 17, 29, 31, 32, 33, 48, 65])
 depths = st.sampled_from([1, 2, 3, 7, 16, 33, 64, 511, 512, 513, 1030])

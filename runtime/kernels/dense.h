@@ -23,14 +23,18 @@ struct Epilogue {
   bool activation_after_residual = false;
 };
 
-/// A run of consecutive columns of a panel's row `tap` (of each channel); count 0 means: zero the whole row.
+/// What fills some lanes of one vector of an im2col panel: lane i in [low, high) is pixel offset + i * stride of the
+/// channel.
 struct PanelRun {
-  int32_t tap, start, count;
-  int64_t offset;  ///< of the first pixel, from the start of the channel
+  int32_t place;      ///< of the vector's lane 0 within the rows of a channel
+  int32_t low, high;  ///< equal: nothing but zeros
+  int32_t fresh;      ///< the first run of its vector: the other lanes become zero
+  int64_t offset;
 };
 
 struct DenseKernels {
   int panel_columns;  ///< columns of one packed panel
+  int lanes;          ///< floats of one vector; divides panel_columns
   int block_rows;     ///< rows of A that one register block holds: split rows among threads in multiples of this
 
   /// Packs B[k, n], element (i, j) at b[i * row_stride + j * column_stride], into packed_floats(k, n) floats.
@@ -47,15 +51,14 @@ struct DenseKernels {
 
   /// y[i] = x[i * stride], n values.
   void (*gather_strided)(const float* x, int64_t stride, float* y, int64_t n);
-  /// Fills one im2col panel, [channels * taps][panel_columns], from an image: channel c of it starts at x + c *
-  /// channel_stride, and the runs say what of a channel goes where (pixels of a run are `stride` apart). What no run
-  /// covers keeps its old content.
+  /// Fills one im2col panel, [channels * taps][panel_columns], from an image whose channel c starts at x + c *
+  /// channel_stride. The runs cover each vector of a channel's rows, every one beginning with a fresh run.
   void (*fill_panel)(const float* x, int64_t channel_stride, int64_t channels, int64_t taps, const PanelRun* runs,
                      int64_t run_count, int64_t stride, float* panel);
-  /// One output row of a depthwise convolution: y[j] = bias + sum over taps (u, v) of w[u * kw + v] * row_u[j * stride
-  /// + v * dilation], for outputs whose taps all lie inside the rows; rows[u] may be null (above or below the image).
-  void (*depthwise_row)(const float* const* rows, const float* w, int64_t kh, int64_t kw, int64_t stride,
-                        int64_t dilation, float bias, float* y, int64_t n);
+  /// One output row of a depthwise convolution: y[j] = bias + sum over taps (u, v) of w[u * kw + v] *
+  /// rows[u][tap_offsets[v] + j].
+  void (*depthwise_row)(const float* const* rows, const float* w, int64_t kh, int64_t kw, const int64_t* tap_offsets,
+                        float bias, float* y, int64_t n);
 };
 
 /// Floats of a packed k x n matrix.

@@ -2,6 +2,8 @@
 // (kBlockRows x kPanelVectors vectors), then includes this one; everything has internal linkage.
 #pragma once
 
+#include <limits>
+
 #include "kernels/dense.h"
 
 namespace lutc::kernels {
@@ -11,6 +13,7 @@ using V = Simd;
 using Float = Simd::Float;
 constexpr int W = Simd::kWidth;
 constexpr int kPanel = kPanelVectors * W;
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 /// Depth of one pass over k: a block of A of this depth is what the stack copy holds.
 constexpr int64_t kDepth = 512;
 /// Panels of one pass, kDepth deep, that stay in L2 while all rows go by.
@@ -105,6 +108,19 @@ LUTC_INLINE void finish(Block<kRows, kVectors>& block, const Tile& tile, const E
       last && e.residual != nullptr && (e.activation_after_residual || e.activation == Activation::kNone);
   const bool relu = last && e.activation == Activation::kRelu && (e.residual == nullptr || before);
   const bool separate = last && e.activation != Activation::kNone && !relu;
+  if (tile.first && !before && !(last && e.row_bias != nullptr) &&
+      tile.columns >= kVectors * W) {  // the common case, without branches inside
+    const Float floor = V::set1(relu ? 0.0f : -kInfinity);
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      const Float bias = last && e.column_bias != nullptr ? V::load(e.column_bias + v * W) : V::zero();
+#pragma GCC unroll 32
+      for (int i = 0; i < kRows; ++i)
+        V::store(tile.c + i * tile.ldc + v * W, V::max(floor, V::add(block.acc[i][v], bias)));
+    }
+    if (separate) activate_tile(kMaths, tile, kRows, e, e.residual);
+    return;
+  }
   for (int v = 0; v < kVectors; ++v) {
     const int64_t columns = tile.columns - v * W;
     if (columns <= 0) break;
@@ -213,22 +229,47 @@ void gemm(const float* a, int64_t lda, const float* packed, int64_t m, int64_t n
   }
 }
 
-void pack(const float* b, int64_t row_stride, int64_t column_stride, int64_t k, int64_t n, float* packed) {
-  for (int64_t column = 0; column < n; column += kPanel) {
-    const int64_t columns = min_of(kPanel, n - column);
-    if (column_stride == 1) {
-      for (int64_t p = 0; p < k; ++p, packed += kPanel) {
-        const float* x = b + p * row_stride + column;
-        for (int v = 0; v < kPanelVectors; ++v) {
-          const int64_t left = columns - v * W;
-          V::store(packed + v * W, left >= W ? V::load(x + v * W) : V::load_n(x + v * W, left > 0 ? left : 0));
-        }
+/// A panel of a matrix that is stored by columns: W x W blocks turned round in registers.
+void pack_columns(const float* b, int64_t column_stride, int64_t k, int64_t columns, float* packed) {
+  for (int v = 0; v < kPanelVectors; ++v) {
+    const int64_t left = columns - v * W;
+    for (int64_t p = 0; p < k; p += W) {
+      const int64_t depth = min_of(W, k - p);
+      Float block[W];
+#pragma GCC unroll 16
+      for (int j = 0; j < W; ++j) {
+        const float* x = b + (v * W + j) * column_stride + p;
+        block[j] = j >= left ? V::zero() : depth == W ? V::load(x) : V::load_n(x, depth);
       }
-    } else {
-      for (int64_t p = 0; p < k; ++p, packed += kPanel) {
-        const float* x = b + p * row_stride + column * column_stride;
-        for (int64_t j = 0; j < columns; ++j) packed[j] = x[j * column_stride];
-        for (int64_t j = columns; j < kPanel; ++j) packed[j] = 0.0f;
+      V::transpose(block);
+      float* y = packed + p * kPanel + v * W;
+      if (depth == W) {
+#pragma GCC unroll 16
+        for (int t = 0; t < W; ++t) V::store(y + t * kPanel, block[t]);
+      } else {
+        for (int64_t t = 0; t < depth; ++t) V::store(y + t * kPanel, block[t]);
+      }
+    }
+  }
+}
+
+void pack(const float* b, int64_t row_stride, int64_t column_stride, int64_t k, int64_t n, float* packed) {
+  for (int64_t column = 0; column < n; column += kPanel, packed += k * kPanel) {
+    const int64_t columns = min_of(kPanel, n - column);
+    if (row_stride == 1 && column_stride != 1) {
+      pack_columns(b + column * column_stride, column_stride, k, columns, packed);
+      continue;
+    }
+    float* y = packed;
+    for (int64_t p = 0; p < k; ++p, y += kPanel) {
+      const float* x = b + p * row_stride + column * column_stride;
+      if (column_stride != 1) {
+        for (int64_t j = 0; j < columns; ++j) y[j] = x[j * column_stride];
+        for (int64_t j = columns; j < kPanel; ++j) y[j] = 0.0f;
+      } else if (columns == kPanel) {
+        for (int v = 0; v < kPanelVectors; ++v) V::store(y + v * W, V::load(x + v * W));
+      } else {
+        for (int v = 0; v < kPanelVectors; ++v) V::store(y + v * W, V::load_range(x + v * W, 0, columns - v * W));
       }
     }
   }
@@ -250,64 +291,83 @@ void axpy(float a, const float* x, float* y, int64_t n) {
   if (i < n) V::store_n(y + i, V::fma(s, V::load_n(x + i, n - i), V::load_n(y + i, n - i)), n - i);
 }
 
+/// Lanes [low, high) of the pixels p[0], p[stride], ...; zero elsewhere.
+LUTC_INLINE Float load_pixels(const float* p, int64_t stride, int64_t low, int64_t high) {
+  if (stride == 1) return low == 0 && high == W ? V::load(p) : V::load_range(p, low, high);
+  if (stride == 2) {
+    Float even, odd;
+    V::deinterleave(V::load_range(p, 2 * low, 2 * high - 1), V::load_range(p + W, 2 * low - W, 2 * high - 1 - W), &even,
+                    &odd);
+    return even;
+  }
+  float lanes[W];
+  V::store(lanes, V::zero());
+  for (int64_t i = low; i < high; ++i) lanes[i] = p[i * stride];
+  return V::load(lanes);
+}
+
 void gather_strided(const float* x, int64_t stride, float* y, int64_t n) {
-  if (stride == 1) {
-    for (int64_t i = 0; i < n; i += W) store_columns(y + i, load_columns(x + i, n - i), n - i);
-  } else {
-    for (int64_t i = 0; i < n; ++i) y[i] = x[i * stride];
+  for (int64_t i = 0; i < n; i += W)
+    store_columns(y + i, load_pixels(x + i * stride, stride, 0, min_of(W, n - i)), n - i);
+}
+
+template <int kStride>
+void fill_panel_strided(const float* x, int64_t channel_stride, int64_t channels, int64_t taps, const PanelRun* runs,
+                        int64_t run_count, int64_t stride, float* panel) {
+  for (int64_t c = 0; c < channels; ++c, x += channel_stride, panel += taps * kPanel) {
+    for (int64_t r = 0; r < run_count; ++r) {
+      const PanelRun& run = runs[r];
+      float* y = panel + run.place;
+      const Float pixels = load_pixels(x + run.offset, kStride != 0 ? kStride : stride, run.low, run.high);
+      V::store(y, run.fresh != 0 ? pixels : V::add(V::load(y), pixels));  // lanes not set yet are zero
+    }
   }
 }
 
 void fill_panel(const float* x, int64_t channel_stride, int64_t channels, int64_t taps, const PanelRun* runs,
                 int64_t run_count, int64_t stride, float* panel) {
-  for (int64_t c = 0; c < channels; ++c, x += channel_stride, panel += taps * kPanel) {
-    for (int64_t r = 0; r < run_count; ++r) {
-      const PanelRun& run = runs[r];
-      float* y = panel + run.tap * kPanel + run.start;
-      const float* from = x + run.offset;
-      if (run.count == kPanel && stride == 1) {
-        for (int v = 0; v < kPanelVectors; ++v) V::store(y + v * W, V::load(from + v * W));
-      } else if (run.count == 0) {
-        for (int v = 0; v < kPanelVectors; ++v) V::store(y + v * W, V::zero());
-      } else {
-        gather_strided(from, stride, y, run.count);
-      }
-    }
-  }
+  const auto function = stride == 1   ? fill_panel_strided<1>
+                        : stride == 2 ? fill_panel_strided<2>
+                                      : fill_panel_strided<0>;
+  function(x, channel_stride, channels, taps, runs, run_count, stride, panel);
 }
 
-void depthwise_row(const float* const* rows, const float* w, int64_t kh, int64_t kw, int64_t stride, int64_t dilation,
-                   float bias, float* y, int64_t n) {
-  if (stride != 1) {
-    for (int64_t j = 0; j < n; ++j) {
-      float s = bias;
-      for (int64_t u = 0; u < kh; ++u) {
-        if (rows[u] == nullptr) continue;
-        for (int64_t v = 0; v < kw; ++v) s += w[u * kw + v] * rows[u][j * stride + v * dilation];
-      }
-      y[j] = s;
-    }
-    return;
-  }
+/// kSize: a square kernel known to the compiler, or 0.
+template <int kSize>
+void depthwise_rows(const float* const* rows, const float* w, int64_t kh, int64_t kw, const int64_t* tap_offsets,
+                    float bias, float* y, int64_t n) {
+  if (kSize != 0) kh = kw = kSize;
   for (int64_t j = 0; j < n; j += 2 * W) {
     const int64_t left = n - j;
-    Float s0 = V::set1(bias), s1 = s0;
+    const bool full = left >= 2 * W;
+    Float s0 = V::set1(bias), s1 = V::zero();
     for (int64_t u = 0; u < kh; ++u) {
-      if (rows[u] == nullptr) continue;
       for (int64_t v = 0; v < kw; ++v) {
         const Float t = V::set1(w[u * kw + v]);
-        const float* x = rows[u] + j + v * dilation;
-        s0 = V::fma(t, load_columns(x, left), s0);
-        if (left > W) s1 = V::fma(t, load_columns(x + W, left - W), s1);
+        const float* x = rows[u] + tap_offsets[v] + j;
+        s0 = V::fma(t, full ? V::load(x) : load_columns(x, left), s0);
+        if (full) {
+          s1 = V::fma(t, V::load(x + W), s1);
+        } else if (left > W) {
+          s1 = V::fma(t, load_columns(x + W, left - W), s1);
+        }
       }
     }
     store_columns(y + j, s0, left);
-    if (left > W) store_columns(y + j + W, s1, left - W);
+    if (left > W) store_columns(y + j + W, V::add(s1, V::set1(bias)), left - W);
   }
 }
 
+void depthwise_row(const float* const* rows, const float* w, int64_t kh, int64_t kw, const int64_t* tap_offsets,
+                   float bias, float* y, int64_t n) {
+  const auto function = kh == 3 && kw == 3   ? depthwise_rows<3>
+                        : kh == 5 && kw == 5 ? depthwise_rows<5>
+                                             : depthwise_rows<0>;
+  function(rows, w, kh, kw, tap_offsets, bias, y, n);
+}
+
 constexpr DenseKernels make_dense_kernels() {
-  return {kPanel, kBlockRows, pack, gemm, dot, axpy, gather_strided, fill_panel, depthwise_row};
+  return {kPanel, W, kBlockRows, pack, gemm, dot, axpy, gather_strided, fill_panel, depthwise_row};
 }
 
 }  // namespace

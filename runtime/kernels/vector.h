@@ -63,6 +63,8 @@ struct VectorKernels {
   /// activation_after_residual. bias, residual may be null.
   void (*epilogue_row)(const float* x, const float* bias, const float* residual, Activation activation,
                        bool activation_after_residual, float* y, int64_t n);
+
+  Binary maximum_f32;  ///< NaN where either is NaN
 };
 
 /// Never null; falls back to the scalar table when the library was built without this ISA.

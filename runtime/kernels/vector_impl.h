@@ -150,6 +150,12 @@ void mul(const float* a, const float* b, float* y, int64_t n) {
 void div(const float* a, const float* b, float* y, int64_t n) {
   map(n, y, [=](auto at) { return V::div(at(a), at(b)); });
 }
+void maximum(const float* a, const float* b, float* y, int64_t n) {
+  map(n, y, [=](auto at) {
+    const Float x = at(a);
+    return V::select(V::is_nan(x), x, V::max(x, at(b)));
+  });
+}
 void add_scalar(const float* a, float b, float* y, int64_t n) {
   const Float s = V::set1(b);
   map(n, y, [=](auto at) { return V::add(at(a), s); });
@@ -222,25 +228,63 @@ float sum_of(const float* x, int64_t n) {
   return accumulate(x, n, [](Float v) { return v; });
 }
 
-float exp_row(const float* x, const float* mask, float scale, float* y, int64_t n) {
-  if (mask != nullptr) {
-    map(n, y, [=](auto at) { return V::fma(at(x), V::set1(scale), at(mask)); });
-  } else if (scale != 1.0f) {
-    mul_scalar(x, scale, y, n);
-  } else if (x != y) {
-    unary<Copy>(x, y, n);
-  }
-  const Float top = V::set1(max_of(y, n));
-  Float s = V::zero();
+/// The greatest of body(i, loader), NaN passed over: what follows turns it into NaN again.
+template <class Body>
+LUTC_INLINE Float greatest_of(int64_t n, const Body& body) {
+  Float m0 = V::set1(-kInfinity), m1 = m0;
   int64_t i = 0;
-  for (; i + W <= n; i += W) {
-    const Float e = Exp::apply(V::sub(V::load(y + i), top));
-    V::store(y + i, e);
-    s = V::add(s, e);
+  for (; i + 2 * W <= n; i += 2 * W) {
+    m0 = V::max(body(i, [i](const float* p) { return V::load(p + i); }), m0);
+    m1 = V::max(body(i + W, [i](const float* p) { return V::load(p + i + W); }), m1);
   }
-  float total = V::sum(s);
+  if (i + W <= n) {
+    m0 = V::max(body(i, [i](const float* p) { return V::load(p + i); }), m0);
+    i += W;
+  }
+  float tail = -kInfinity;
   if (i < n) {
-    V::store_n(y + i, Exp::apply(V::sub(V::load_n(y + i, n - i), top)), n - i);
+    float lanes[W];
+    V::store(lanes, body(i, [i, n](const float* p) { return V::load_n(p + i, n - i); }));
+    for (int64_t j = 0; j < n - i; ++j) tail = lanes[j] > tail ? lanes[j] : tail;
+  }
+  return V::max(V::set1(tail), V::set1(V::greatest(V::max(m0, m1))));
+}
+
+float exp_row(const float* x, const float* mask, float scale, float* y, int64_t n) {
+  const Float factor = V::set1(scale);
+  Float top;
+  // Without a mask and with a positive factor, exp(x * scale - max(x) * scale) needs no intermediate row.
+  const bool direct = mask == nullptr && scale > 0.0f;
+  if (direct) {
+    top = V::mul(factor, greatest_of(n, [=](int64_t, auto at) { return at(x); }));
+  } else {
+    if (mask != nullptr) {
+      map(n, y, [=](auto at) { return V::fma(at(x), factor, at(mask)); });
+    } else {
+      map(n, y, [=](auto at) { return V::mul(at(x), factor); });
+    }
+    top = greatest_of(n, [=](int64_t, auto at) { return at(y); });
+  }
+  const float* from = direct ? x : y;
+  const Float by = direct ? factor : V::set1(1.0f);
+  Float s0 = V::zero(), s1 = V::zero();
+  int64_t i = 0;
+  for (; i + 2 * W <= n; i += 2 * W) {
+    const Float a = Exp::apply(V::sub(V::mul(V::load(from + i), by), top));
+    const Float b = Exp::apply(V::sub(V::mul(V::load(from + i + W), by), top));
+    V::store(y + i, a);
+    V::store(y + i + W, b);
+    s0 = V::add(s0, a);
+    s1 = V::add(s1, b);
+  }
+  for (; i + W <= n; i += W) {
+    const Float a = Exp::apply(V::sub(V::mul(V::load(from + i), by), top));
+    V::store(y + i, a);
+    s0 = V::add(s0, a);
+  }
+  float total = V::sum(V::add(s0, s1));
+  if (i < n) {
+    V::store_n(y + i, Exp::apply(V::sub(V::mul(V::load_n(from + i, n - i), by), top)), n - i);
     for (; i < n; ++i) total += y[i];
   }
   return total;
@@ -252,7 +296,7 @@ void softmax_row(const float* x, float* y, int64_t n) {
 }
 
 void log_softmax_row(const float* x, float* y, int64_t n) {
-  const Float top = V::set1(max_of(x, n));
+  const Float top = greatest_of(n, [=](int64_t, auto at) { return at(x); });
   const float total = accumulate(x, n, [=](Float v) { return Exp::apply(V::sub(v, top)); });
   float log_total;
   unary<Log>(&total, &log_total, 1);
@@ -345,7 +389,8 @@ constexpr VectorKernels make_vector_kernels() {
           layer_norm_rows,
           rms_norm_rows,
           scale_shift,
-          epilogue_row};
+          epilogue_row,
+          maximum};
 }
 
 }  // namespace

@@ -91,7 +91,7 @@ class Conv : public OpBase {
     int64_t chunk_panels, chunks;  ///< pixel panels done at once; how many such chunks an image has
     int64_t units;                 ///< pieces of work to share out
     int64_t thread_bytes;
-    int64_t padded[2];  ///< depthwise: the padded plane
+    int64_t padded_height, phase_width;  ///< depthwise: the padded plane, its rows split by column modulo the stride
   };
 
   Status make_plan(const Shape& x, const Shape& w, int threads, Plan* plan) const {
@@ -131,8 +131,8 @@ class Conv : public OpBase {
     Pieces pieces;
     if (plan->group_inputs == 1 && plan->taps > 1 && plan->group_outputs <= 4) {
       plan->method = Method::kDepthwise;
-      plan->padded[0] = g.in[0] + g.pads[0] + g.pads[2];
-      plan->padded[1] = g.in[1] + g.pads[1] + g.pads[3];
+      plan->padded_height = g.in[0] + g.pads[0] + g.pads[2];
+      plan->phase_width = (g.in[1] + g.pads[1] + g.pads[3]) / plan->window.strides[1] + 1;
       plan->units = plan->batch * plan->outputs;
       Depthwise(*plan, &pieces);
     } else if (pointwise && plan->in_pixels == 1) {
@@ -168,16 +168,18 @@ class Conv : public OpBase {
         : panels(pieces->floats(plan.chunk_panels * dense.panel_columns * plan.depth)) {
       if (plan.method == Method::kUnrolled) {
         static_assert(sizeof(PanelRun) == 3 * sizeof(int64_t), "runs are laid out in words");
-        runs = reinterpret_cast<PanelRun*>(pieces->ints(3 * plan.taps * (dense.panel_columns + 1)));
+        runs = reinterpret_cast<PanelRun*>(pieces->ints(3 * plan.taps * dense.panel_columns));
       }
     }
   };
   struct Depthwise {
     float* plane;
     const float** rows;
+    int64_t* tap_offsets;
     Depthwise(const Plan& plan, Pieces* pieces)
-        : plane(pieces->floats(plan.padded[0] * plan.padded[1])),
-          rows(reinterpret_cast<const float**>(pieces->ints(plan.window.kernel[0]))) {}
+        : plane(pieces->floats(plan.padded_height * plan.phase_width * plan.window.strides[1])),
+          rows(reinterpret_cast<const float**>(pieces->ints(plan.window.kernel[0]))),
+          tap_offsets(pieces->ints(plan.window.kernel[1])) {}
   };
 
   Epilogue epilogue(RunContext& ctx, const Plan& plan, int64_t channel, int64_t output_offset) const {
@@ -213,45 +215,61 @@ class Conv : public OpBase {
                  epilogue(ctx, plan, group * plan.group_outputs, offset));
   }
 
-  /// What of a channel goes where in the panel of output pixels [first, first + count).
+  /// Consecutive output pixels of one row that fall into one vector of a panel.
+  struct Segment {
+    int32_t vector, lane, length;
+    int64_t i, j;  ///< the first pixel
+  };
+  static constexpr int64_t kMostColumns = 64;  ///< of a panel, on any ISA
+
+  /// What fills the panel of output pixels [first, first + count), for one channel.
   int64_t find_runs(const Plan& plan, int64_t first, int64_t count, PanelRun* runs) const {
     const Geometry& g = plan.g;
     const Window& window = plan.window;
-    const int64_t stride = window.strides[1];
-    PanelRun* out = runs;
-    for (int64_t tap = 0; tap < plan.taps; ++tap) {
-      const int64_t up = tap / window.kernel[1] * window.dilations[0] - g.pads[0];
-      const int64_t left = tap % window.kernel[1] * window.dilations[1] - g.pads[1];
-      PanelRun* const zeros = out++;
-      int64_t covered = 0;
-      for (int64_t done = 0; done < count;) {
-        const int64_t i = (first + done) / g.out[1], j = (first + done) % g.out[1];
-        const int64_t length = std::min(count - done, g.out[1] - j);
-        const int64_t h = i * window.strides[0] + up;
-        if (h >= 0 && h < g.in[0]) {
-          const int64_t low = left >= 0 ? 0 : (-left + stride - 1) / stride;             // first j whose tap is inside
-          const int64_t high = left >= g.in[1] ? 0 : (g.in[1] - 1 - left) / stride + 1;  // one past the last
-          const int64_t from = std::max(j, low), to = std::min(j + length, high);
-          if (from < to) {
-            *out++ = {static_cast<int32_t>(tap), static_cast<int32_t>(done + from - j), static_cast<int32_t>(to - from),
-                      h * g.in[1] + from * stride + left};
-            covered += to - from;
-          }
-        }
-        done += length;
+    const int64_t lanes = dense_->lanes, stride = window.strides[1];
+    Segment segments[kMostColumns];
+    int segment_count = 0;
+    int64_t i = first / g.out[1], j = first % g.out[1];
+    for (int64_t done = 0; done < count;) {
+      const int64_t lane = done % lanes, length = std::min({count - done, lanes - lane, g.out[1] - j});
+      segments[segment_count++] = {static_cast<int32_t>(done / lanes), static_cast<int32_t>(lane),
+                                   static_cast<int32_t>(length), i, j};
+      done += length;
+      j += length;
+      if (j == g.out[1]) {
+        j = 0;
+        ++i;
       }
-      if (covered == count) {  // nothing to zero: close the gap
-        std::copy(zeros + 1, out, zeros);
-        --out;
-      } else {
-        *zeros = {static_cast<int32_t>(tap), 0, 0, 0};
+    }
+    PanelRun* out = runs;
+    for (int64_t v = 0; v < window.kernel[1]; ++v) {
+      const int64_t left = v * window.dilations[1] - g.pads[1];
+      const int64_t low = left >= 0 ? 0 : (-left + stride - 1) / stride;             // first j whose tap is inside
+      const int64_t high = left >= g.in[1] ? 0 : (g.in[1] - 1 - left) / stride + 1;  // one past the last
+      for (int64_t u = 0; u < window.kernel[0]; ++u) {
+        const int64_t up = u * window.dilations[0] - g.pads[0];
+        const int64_t place = (u * window.kernel[1] + v) * dense_->panel_columns;
+        for (int s = 0; s < segment_count; ++s) {
+          const Segment& segment = segments[s];
+          const bool fresh = segment.lane == 0;
+          const int64_t h = segment.i * window.strides[0] + up;
+          const int64_t from = std::max(segment.j, low), to = std::min(segment.j + segment.length, high);
+          PanelRun run{static_cast<int32_t>(place + segment.vector * lanes), 0, 0, fresh, 0};
+          if (h >= 0 && h < g.in[0] && from < to) {
+            run.low = static_cast<int32_t>(segment.lane + from - segment.j);
+            run.high = static_cast<int32_t>(segment.lane + to - segment.j);
+            run.offset = h * g.in[1] + (segment.j - segment.lane) * stride + left;
+          } else if (!fresh) {
+            continue;
+          }
+          *out++ = run;
+        }
       }
     }
     return out - runs;
   }
 
-  void finish_row(const Plan& plan, const Epilogue& e, float* y, int64_t offset, int64_t n) const {
-    (void)plan;
+  void finish_row(const Epilogue& e, float* y, int64_t offset, int64_t n) const {
     if (e.residual == nullptr && e.activation == kernels::Activation::kNone) return;
     vector_->epilogue_row(y, nullptr, e.residual == nullptr ? nullptr : e.residual + offset, e.activation,
                           e.activation_after_residual, y, n);
@@ -262,15 +280,19 @@ class Conv : public OpBase {
     const Depthwise scratch(plan, &pieces);
     const Geometry& g = plan.g;
     const Window& window = plan.window;
-    const int64_t channel = unit % plan.outputs, image = unit / plan.outputs;
-    const int64_t plane = image * plan.inputs + channel / plan.group_outputs, width = plan.padded[1];
+    const int64_t channel = unit % plan.outputs, image = unit / plan.outputs, stride = window.strides[1];
+    const int64_t plane = image * plan.inputs + channel / plan.group_outputs, width = plan.phase_width * stride;
     const float* x = ctx.input(0).as<float>() + plane * plan.in_pixels;
-    if (first) std::fill(scratch.plane, scratch.plane + plan.padded[0] * width, 0.0f);
-    if (first || channel % plan.group_outputs == 0) {
-      for (int64_t h = 0; h < g.in[0]; ++h) {
-        std::memcpy(scratch.plane + (h + g.pads[0]) * width + g.pads[1], x + h * g.in[1],
-                    static_cast<size_t>(g.in[1]) * sizeof(float));
+    if (first) {
+      std::fill(scratch.plane, scratch.plane + plan.padded_height * width, 0.0f);
+      for (int64_t v = 0; v < window.kernel[1]; ++v) {
+        const int64_t column = v * window.dilations[1];
+        scratch.tap_offsets[v] = column % stride * plan.phase_width + column / stride;
       }
+    }
+    if (first || channel % plan.group_outputs == 0) {
+      for (int64_t h = 0; h < g.in[0]; ++h)
+        split_phases(plan, x + h * g.in[1], scratch.plane + (h + g.pads[0]) * width);
     }
     const int64_t offset = unit * plan.out_pixels;
     float* y = ctx.output(0).as_mut<float>() + offset;
@@ -282,9 +304,21 @@ class Conv : public OpBase {
         scratch.rows[u] = scratch.plane + (i * window.strides[0] + u * window.dilations[0]) * width;
       }
       float* row = y + i * g.out[1];
-      dense_->depthwise_row(scratch.rows, w, window.kernel[0], window.kernel[1], window.strides[1], window.dilations[1],
-                            bias, row, g.out[1]);
-      finish_row(plan, e, row, i * g.out[1], g.out[1]);
+      dense_->depthwise_row(scratch.rows, w, window.kernel[0], window.kernel[1], scratch.tap_offsets, bias, row,
+                            g.out[1]);
+      finish_row(e, row, i * g.out[1], g.out[1]);
+    }
+  }
+
+  /// Column c of the padded row goes to place c / stride of part c % stride: what a tap reads for neighbouring outputs
+  /// then lies side by side.
+  void split_phases(const Plan& plan, const float* x, float* row) const {
+    const int64_t stride = plan.window.strides[1], pad = plan.g.pads[1], n = plan.g.in[1];
+    for (int64_t phase = 0; phase < stride; ++phase) {
+      const int64_t first = ((phase - pad) % stride + stride) % stride;
+      if (first >= n) continue;
+      dense_->gather_strided(x + first, stride, row + phase * plan.phase_width + (first + pad) / stride,
+                             (n - first + stride - 1) / stride);
     }
   }
 
@@ -298,7 +332,7 @@ class Conv : public OpBase {
     for (int64_t n = 0; n < plan.group_outputs; ++n) {
       y[n] = dense_->dot(w + n * plan.depth, x, plan.depth) + (e.row_bias == nullptr ? 0.0f : e.row_bias[n]);
     }
-    finish_row(plan, e, y, 0, plan.group_outputs);
+    finish_row(e, y, 0, plan.group_outputs);
   }
 
   const DenseKernels* dense_ = nullptr;

@@ -1,6 +1,7 @@
 // Poolings: average and maximum over windows, and over whole images.
 #include "core/ops/common.h"
 #include "core/ops/window.h"
+#include "kernels/dense.h"
 #include "kernels/kernel_table.h"
 #include "kernels/vector.h"
 
@@ -8,13 +9,16 @@ namespace lutc {
 namespace ops {
 namespace {
 
+using kernels::VectorKernels;
+
+/// How windows fold: a start value and a vectorised step. NaN in a window makes its result NaN.
 struct Maximum {
   static constexpr float kStart = -std::numeric_limits<float>::infinity();
-  static float step(float so_far, float x) { return so_far > x || so_far != so_far ? so_far : x; }  // NaN stays
+  static VectorKernels::Binary step(const VectorKernels& vector) { return vector.maximum_f32; }
 };
 struct Sum {
   static constexpr float kStart = 0.0f;
-  static float step(float so_far, float x) { return so_far + x; }
+  static VectorKernels::Binary step(const VectorKernels& vector) { return vector.add_f32; }
 };
 
 template <class Fold>
@@ -24,7 +28,9 @@ class Pool : public OpBase {
   static constexpr Arity kArity{1, 1, 1, 1};
   using OpBase::OpBase;
 
-  Status init(const BuildContext&) override {
+  Status init(const BuildContext& build) override {
+    fold_ = Fold::step(*build.kernels->vector);
+    dense_ = build.kernels->dense;
     if (dtype(0) != DType::kF32) return unsupported_dtype();
     if (!def_.attrs.has("kernel_shape")) return invalid("the attribute kernel_shape is missing");
     if (def_.attrs.get_int("storage_order", 0) != 0) return unsupported("storage_order must be 0");
@@ -45,7 +51,10 @@ class Pool : public OpBase {
     LUTC_RETURN_IF_ERROR(geometry(x, &g));
     Shape y = x;
     for (int d = 0; d < window_.spatial; ++d) y[2 + d] = g.out[2 - window_.spatial + d];
-    return ctx.set_output(0, DType::kF32, y);
+    LUTC_RETURN_IF_ERROR(ctx.set_output(0, DType::kF32, y));
+    ctx.request_scratch(static_cast<size_t>(2 * row_floats(g)) * sizeof(float) *
+                        static_cast<size_t>(ctx.num_threads()));
+    return Status::ok();
   }
 
   Status run(RunContext& ctx) const override {
@@ -56,8 +65,10 @@ class Pool : public OpBase {
     const float* x = ctx.input(0).as<float>();
     float* y = ctx.output(0).as_mut<float>();
     const int64_t work = planes * out_size * window_.kernel[0] * window_.kernel[1];
-    parallel(ctx, planes, work, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t p = begin; p < end; ++p) plane(g, x + p * in_size, y + p * out_size);
+    const int threads = work < kParallelWork ? 1 : ctx.num_threads();
+    ctx.pool().parallel_for(planes, 1, threads, [&](int64_t begin, int64_t end, int worker) {
+      float* rows = static_cast<float*>(ctx.scratch()) + worker * 2 * row_floats(g);
+      for (int64_t p = begin; p < end; ++p) plane(g, x + p * in_size, y + p * out_size, rows, rows + row_floats(g));
     });
     return Status::ok();
   }
@@ -78,23 +89,31 @@ class Pool : public OpBase {
     *last = start >= g.in[d] ? 0 : std::min(g.out[d], (g.in[d] - 1 - start) / stride + 1);
   }
 
-  void plane(const Geometry& g, const float* x, float* y) const {
+  static int64_t row_floats(const Geometry& g) { return (std::max(g.in[1], g.out[1]) + 15) / 16 * 16; }
+
+  /// Rows first: the window's rows fold into one, `folded`, whose columns then fold into the output.
+  void plane(const Geometry& g, const float* x, float* y, float* folded, float* taken) const {
+    const int64_t stride = window_.strides[1];
     for (int64_t i = 0; i < g.out[0]; ++i, y += g.out[1]) {
-      std::fill(y, y + g.out[1], Fold::kStart);
+      const float* row = nullptr;
       for (int64_t u = 0; u < window_.kernel[0]; ++u) {
         const int64_t h = i * window_.strides[0] - g.pads[0] + u * window_.dilations[0];
         if (h < 0 || h >= g.in[0]) continue;
-        for (int64_t v = 0; v < window_.kernel[1]; ++v) {
-          int64_t first, last;
-          range(g, 1, v * window_.dilations[1], &first, &last);
-          const int64_t stride = window_.strides[1];
-          const float* row = x + h * g.in[1] + v * window_.dilations[1] - g.pads[1];
-          if (stride == 1) {
-            for (int64_t j = first; j < last; ++j) y[j] = Fold::step(y[j], row[j]);
-          } else {
-            for (int64_t j = first; j < last; ++j) y[j] = Fold::step(y[j], row[j * stride]);
-          }
+        const float* next = x + h * g.in[1];
+        if (row != nullptr) fold_(row, next, folded, g.in[1]);
+        row = row == nullptr ? next : folded;
+      }
+      std::fill(y, y + g.out[1], Fold::kStart);
+      for (int64_t v = 0; row != nullptr && v < window_.kernel[1]; ++v) {
+        int64_t first, last;
+        range(g, 1, v * window_.dilations[1], &first, &last);
+        if (first >= last) continue;
+        const float* from = row + first * stride + v * window_.dilations[1] - g.pads[1];
+        if (stride != 1) {
+          dense_->gather_strided(from, stride, taken, last - first);
+          from = taken;
         }
+        fold_(y + first, from, y + first, last - first);
       }
       if constexpr (kAverage) {
         const int64_t rows = taps(g, 0, i);
@@ -112,6 +131,8 @@ class Pool : public OpBase {
     return std::max<int64_t>(0, last - first);
   }
 
+  const kernels::DenseKernels* dense_ = nullptr;
+  VectorKernels::Binary fold_ = nullptr;
   Window window_;
   bool count_include_pad_ = false;
 };

@@ -27,6 +27,12 @@ struct Simd {
     const Int m = first(n);
     return _mm256_blendv_ps(set1(fill), _mm256_maskload_ps(p, m), as_float(m));
   }
+  /// Lanes [low, high) of p[0 .. 8), zero elsewhere; touches no other memory. Bounds outside [0, 8] count as those.
+  LUTC_INLINE Float load_range(const float* p, int64_t low, int64_t high) {
+    low = low < 0 ? 0 : low > 8 ? 8 : low;
+    high = high > 8 ? 8 : high < 0 ? 0 : high;
+    return _mm256_maskload_ps(p, _mm256_andnot_si256(first(low), first(high)));
+  }
   LUTC_INLINE void store(float* p, Float v) { _mm256_storeu_ps(p, v); }
   LUTC_INLINE void store_n(float* p, Float v, int64_t n) { _mm256_maskstore_ps(p, first(n), v); }
 
@@ -75,6 +81,32 @@ struct Simd {
     return _mm256_srai_epi32(a, kBits);
   }
   LUTC_INLINE Float to_float(Int a) { return _mm256_cvtepi32_ps(a); }
+
+  /// Rows to columns.
+  LUTC_INLINE void transpose(Float (&r)[8]) {
+    Float t[8];
+    for (int i = 0; i < 8; i += 2) {
+      t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+      t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+      r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+      r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+      r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+      r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+    for (int c = 0; c < 4; ++c) {
+      const Float low = _mm256_permute2f128_ps(r[c], r[4 + c], 0x20);
+      r[4 + c] = _mm256_permute2f128_ps(r[c], r[4 + c], 0x31);
+      r[c] = low;
+    }
+  }
+  /// a, b (16 values in order) to those at even and at odd places.
+  LUTC_INLINE void deinterleave(Float a, Float b, Float* even, Float* odd) {
+    const Float low = _mm256_permute2f128_ps(a, b, 0x20), high = _mm256_permute2f128_ps(a, b, 0x31);
+    *even = _mm256_shuffle_ps(low, high, 0x88);
+    *odd = _mm256_shuffle_ps(low, high, 0xdd);
+  }
 
   LUTC_INLINE float sum(Float a) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));

@@ -31,6 +31,13 @@ struct Simd {
   LUTC_INLINE Float load_n(const float* p, int64_t n, float fill = 0.0f) {
     return _mm512_mask_loadu_ps(set1(fill), first(n), p);
   }
+  /// Lanes [low, high) of p[0 .. 16), zero elsewhere; touches no other memory. Bounds outside [0, 16] count as those.
+  LUTC_INLINE Float load_range(const float* p, int64_t low, int64_t high) {
+    low = low < 0 ? 0 : low;
+    high = high > 16 ? 16 : high;
+    const Mask m = high > low ? static_cast<Mask>(first(high) & ~first(low)) : Mask{0};
+    return _mm512_maskz_loadu_ps(m, p);
+  }
   LUTC_INLINE void store(float* p, Float v) { _mm512_storeu_ps(p, v); }
   LUTC_INLINE void store_n(float* p, Float v, int64_t n) { _mm512_mask_storeu_ps(p, first(n), v); }
 
@@ -73,8 +80,49 @@ struct Simd {
   }
   LUTC_INLINE Float to_float(Int a) { return _mm512_cvtepi32_ps(a); }
 
+  /// Rows to columns.
+  LUTC_INLINE void transpose(Float (&r)[16]) {
+    Float t[16];
+    for (int i = 0; i < 16; i += 2) {
+      t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+      t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) {
+      r[i] = unpack_low(t[i], t[i + 2]);
+      r[i + 1] = unpack_high(t[i], t[i + 2]);
+      r[i + 2] = unpack_low(t[i + 1], t[i + 3]);
+      r[i + 3] = unpack_high(t[i + 1], t[i + 3]);
+    }
+    // Lane l of r[4 g + c] holds column 4 l + c of rows 4 g .. 4 g + 3.
+    for (int c = 0; c < 4; ++c) {
+      const Float even_a = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x88),
+                  odd_a = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xdd);
+      const Float even_b = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x88),
+                  odd_b = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xdd);
+      t[c] = _mm512_shuffle_f32x4(even_a, even_b, 0x88);
+      t[4 + c] = _mm512_shuffle_f32x4(odd_a, odd_b, 0x88);
+      t[8 + c] = _mm512_shuffle_f32x4(even_a, even_b, 0xdd);
+      t[12 + c] = _mm512_shuffle_f32x4(odd_a, odd_b, 0xdd);
+    }
+    for (int i = 0; i < 16; ++i) r[i] = t[i];
+  }
+  /// a, b (32 values in order) to those at even and at odd places.
+  LUTC_INLINE void deinterleave(Float a, Float b, Float* even, Float* odd) {
+    const Int e = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    *even = _mm512_permutex2var_ps(a, e, b);
+    *odd = _mm512_permutex2var_ps(a, _mm512_or_si512(e, set1_int(1)), b);
+  }
+
   LUTC_INLINE float sum(Float a) { return _mm512_reduce_add_ps(a); }
   LUTC_INLINE float greatest(Float a) { return _mm512_reduce_max_ps(a); }
+
+ private:
+  LUTC_INLINE Float unpack_low(Float a, Float b) {
+    return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+  }
+  LUTC_INLINE Float unpack_high(Float a, Float b) {
+    return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+  }
 };
 
 }  // namespace

@@ -32,6 +32,12 @@ struct Simd {
     for (int64_t i = 0; i < n; ++i) v[i] = p[i];
     return v;
   }
+  /// Lanes [low, high) of p[0 .. 4), zero elsewhere; touches no other memory. Bounds outside [0, 4] count as those.
+  LUTC_INLINE Float load_range(const float* p, int64_t low, int64_t high) {
+    Float v = zero();
+    for (int64_t i = low < 0 ? 0 : low; i < high && i < 4; ++i) v[i] = p[i];
+    return v;
+  }
   LUTC_INLINE void store(float* p, Float v) { std::memcpy(p, &v, sizeof(v)); }
   LUTC_INLINE void store_n(float* p, Float v, int64_t n) {
     for (int64_t i = 0; i < n; ++i) p[i] = v[i];
@@ -88,6 +94,22 @@ struct Simd {
     return a >> kBits;
   }
   LUTC_INLINE Float to_float(Int a) { return Float{float(a[0]), float(a[1]), float(a[2]), float(a[3])}; }
+
+  /// Rows to columns.
+  LUTC_INLINE void transpose(Float (&r)[4]) {
+    for (int i = 0; i < 4; ++i) {
+      for (int j = 0; j < i; ++j) {
+        const float x = r[i][j];
+        r[i][j] = r[j][i];
+        r[j][i] = x;
+      }
+    }
+  }
+  /// a, b (8 values in order) to those at even and at odd places.
+  LUTC_INLINE void deinterleave(Float a, Float b, Float* even, Float* odd) {
+    *even = Float{a[0], a[2], b[0], b[2]};
+    *odd = Float{a[1], a[3], b[1], b[3]};
+  }
 
   LUTC_INLINE float sum(Float a) { return (a[0] + a[2]) + (a[1] + a[3]); }
   LUTC_INLINE float greatest(Float a) {
