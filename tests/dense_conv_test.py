@@ -224,5 +224,5 @@ def test_shapes_that_do_not_fit_are_refused(op, image, weight, attrs):
 
 def test_huge_pads_meet_the_memory_limit():
     attrs = {"kernel_shape": [3, 3], "pads": [2**20] * 4}
-    with pytest.raises(Exception, match="(?i)memory|bytes|limit"):
+    with pytest.raises(Exception, match=r"(?i)memory|bytes|limit"):
         run_step("conv", [normal(1, *IMAGE), normal(2, *WEIGHT)], attrs, memory_limit=2**30)
