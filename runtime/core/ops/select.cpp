@@ -5,20 +5,27 @@ namespace lutc {
 namespace ops {
 namespace {
 
+/// c ? x : y by masks, which vectorises where the sizes of c and T differ.
+template <class T>
+T pick(uint8_t c, T x, T y) {
+  const T mask = static_cast<T>(T{0} - static_cast<T>(c != 0));
+  return static_cast<T>((x & mask) | (y & static_cast<T>(~mask)));
+}
+
 template <class T>
 void where_row(const uint8_t* c, int64_t sc, const T* x, int64_t sx, const T* y, int64_t sy, T* out, int64_t n) {
   if (sc == 0) return *c != 0 ? copy_run(x, sx, out, n) : copy_run(y, sy, out, n);
   if (sc == 1 && sx == 1 && sy == 1) {
 #pragma GCC ivdep
-    for (int64_t i = 0; i < n; ++i) out[i] = c[i] != 0 ? x[i] : y[i];
+    for (int64_t i = 0; i < n; ++i) out[i] = pick(c[i], x[i], y[i]);
   } else if (sc == 1 && sx == 1 && sy == 0) {
     const T other = *y;
 #pragma GCC ivdep
-    for (int64_t i = 0; i < n; ++i) out[i] = c[i] != 0 ? x[i] : other;
+    for (int64_t i = 0; i < n; ++i) out[i] = pick(c[i], x[i], other);
   } else if (sc == 1 && sx == 0 && sy == 1) {
     const T value = *x;
 #pragma GCC ivdep
-    for (int64_t i = 0; i < n; ++i) out[i] = c[i] != 0 ? value : y[i];
+    for (int64_t i = 0; i < n; ++i) out[i] = pick(c[i], value, y[i]);
   } else {
     for (int64_t i = 0; i < n; ++i) out[i] = c[i * sc] != 0 ? x[i * sx] : y[i * sy];
   }
