@@ -45,9 +45,9 @@ def needed_samples(model: ir.Model, layers: int) -> str:
     return (
         f"{layers} layer(s) are to be replaced, which needs unlabelled samples of the model's inputs:\n  "
         + "\n  ".join(describe_inputs(model))
-        + "\nGive them with --calib SRC: an .npz keyed by input name, a directory of .npy/.npz, or pkg.mod:callable yielding "
-        "dicts; some hundred samples will do.\nTo only try the road: --calib random (accuracy will be poor). To compile "
-        "without replacing anything: --keep '.*=fp32'"
+        + "\nGive them with --calib SRC: an .npz keyed by input name, a directory of .npy/.npz, or pkg.mod:callable "
+        "yielding dicts; some hundred samples will do.\nTo only try the road: --calib random (accuracy will be poor). "
+        "To compile without replacing anything: --keep '.*=fp32'"
     )
 
 

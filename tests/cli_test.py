@@ -152,6 +152,15 @@ def test_compressed_onnx_runs_in_onnx_runtime(road, tmp_path):
     np.testing.assert_allclose(session.run(None, {"x": x})[0], outputs(road, x)[1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("target", ["scalar", "x86-64-v3", "x86-64-v4", "aarch64"])
+def test_tables_of_every_target_give_the_same_result(road, tmp_path, target):
+    output = tmp_path / "other.lut"
+    flags = ["compile", road / "mlp.onnx", "--calib", road / "calib.npz", *COMPILE, "-o", output, "--target", target]
+    assert main([*map(str, flags)]) == 0
+    x = samples(50, seed=11)
+    np.testing.assert_array_equal(lutc.load(output).run(None, {"x": x})[0], outputs(road, x)[1])
+
+
 def test_python_api(road, tmp_path):
     result = lutc.compile(road / "mlp.onnx", keep=[".*=fp32"], output=tmp_path / "dense.lut")
     assert result.path == tmp_path / "dense.lut" and all(layer["form"] == "fp32" for layer in result.report["layers"])
