@@ -50,12 +50,13 @@ build: $(VENV)/.ready
 test-native: build
 	ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS)
 
-# What a user gets from `pip install .`: built in isolation, imported from elsewhere, driven by its console script.
+# What a user gets from `pip install .`: built in isolation (unoptimised, to save time), imported from elsewhere, driven
+# by its console script.
 test-package: build/package/.ready
 
 build/package/.ready: $(NATIVE) $(SOURCES) pyproject.toml setup.py README.md | $(VENV)/.ready
 	rm -rf build/package build/lib* build/bdist* && mkdir -p build/package
-	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(PY) -m pip wheel --quiet --no-deps --wheel-dir build/package .
+	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) CMAKE_ARGS=-DCMAKE_CXX_FLAGS_RELEASE=-O0 $(PY) -m pip wheel --quiet --no-deps --wheel-dir build/package .
 	$(PY) -m pip install --quiet --no-deps --target build/package/site build/package/lutc-*.whl
 	cd build/package && PYTHONPATH=site $(CURDIR)/$(PY) -c "import lutc, lutc._runtime, lutc.passes as p; print(p.__file__)" | grep -q /build/package/site/
 	cd build/package && PYTHONPATH=site site/bin/lutc --help > /dev/null
