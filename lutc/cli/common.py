@@ -22,10 +22,14 @@ Shapes = Annotated[
     typer.Option("--shape", metavar="NAME=1x3x224x224", help="Size of an input; may be given once for each input."),
 ]
 
+_LOG_WIDTH = 160  # of tables where there is no terminal to ask
+
 
 def human(json_output: bool) -> Console:
     """Where text for people goes: stdout, or stderr when stdout carries JSON."""
-    return Console(stderr=json_output, highlight=False, soft_wrap=True)
+    stream = sys.stderr if json_output else sys.stdout
+    width = None if stream.isatty() else _LOG_WIDTH
+    return Console(stderr=json_output, highlight=False, soft_wrap=True, width=width)
 
 
 def emit(value: dict[str, Any]) -> None:
