@@ -2,7 +2,7 @@
 
     python -m benchmarks.models [--json] [--forms fp32,gain-v3,...] [--output FILE] [--rounds N]
 
-Every artifact is really compiled, on a few hundred sentences of prose that Python itself carries: enough for true
+Every artifact is really compiled, on a hundred sentences of prose that Python itself carries: enough for true
 codes and gains, too few for the accuracy that the README quotes. A form such as `gain-v3` replaces all 36 linear
 layers; `fp32` keeps them all. Artifacts are kept in build/benchmarks.
 """
@@ -22,7 +22,7 @@ from tests.models import export_minilm
 
 FORMS = ("fp32", "gain-v3", "gain-v4", "plain-v8", "plain-v16")
 WORK = Path("build/benchmarks")
-SENTENCES = 300
+SENTENCES = 100
 TOKENS = 128
 
 
