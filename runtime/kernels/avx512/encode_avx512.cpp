@@ -246,23 +246,45 @@ LUTC_INLINE void dot(__m512i& sum, __m512i unsigned_bytes, __m512i signed_bytes)
   asm volatile("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(unsigned_bytes), "v"(signed_bytes));
 }
 
-/// rank << 4 | 15 - k, for 15 - k in the highest bits of *reversed.
-LUTC_INLINE __m512i key_of(__m512i rank, const int32_t* reversed) {
+struct Reversed {
+  alignas(64) int32_t low[16];   ///< 15 - k
+  alignas(64) int32_t high[16];  ///< in the highest bits
+};
+constexpr Reversed make_reversed() {
+  Reversed t{};
+  for (int k = 0; k < 16; ++k) {
+    t.low[k] = 15 - k;
+    t.high[k] = static_cast<int32_t>(static_cast<uint32_t>(15 - k) << 28);
+  }
+  return t;
+}
+constexpr Reversed kReversed = make_reversed();
+
+/// The entry's place is attached to its score, so that one maximum finds both and the lowest of equal scores wins.
+/// Plain form: score << 4 | 15 - k. Gain form: float(score) | 15 - k, and vrangeps keeps the larger magnitude: scores stay below 12 * 127^2 < 2^18, so
+/// the low bits of their mantissas are free. (On Zen 4 vpabsd and shifts would queue for vpdpbusd's two ports; conversion and vrangeps do not.)
+template <bool kGain>
+LUTC_INLINE __m512i key_of(__m512i score, int k) {
   __m512i key;
-  asm volatile("vpshldd $4, %2%{1to16%}, %1, %0" : "=v"(key) : "v"(rank), "m"(*reversed));
+  if constexpr (kGain) {
+    asm volatile("vpord %2%{1to16%}, %1, %0" : "=v"(key) : "v"(_mm512_castps_si512(_mm512_cvtepi32_ps(score))), "m"(kReversed.low[k]));
+  } else {
+    asm volatile("vpshldd $4, %2%{1to16%}, %1, %0" : "=v"(key) : "v"(score), "m"(kReversed.high[k]));
+  }
   return key;
 }
 
-constexpr int32_t high_nibble(uint32_t n) { return static_cast<int32_t>(n << 28); }
-alignas(64) constexpr int32_t kReversed[16] = {high_nibble(15), high_nibble(14), high_nibble(13), high_nibble(12), high_nibble(11), high_nibble(10),
-                                               high_nibble(9),  high_nibble(8),  high_nibble(7),  high_nibble(6),  high_nibble(5),  high_nibble(4),
-                                               high_nibble(3),  high_nibble(2),  high_nibble(1),  high_nibble(0)};
+template <bool kGain>
+LUTC_INLINE __m512i larger(__m512i a, __m512i b) {
+  if constexpr (kGain) return _mm512_castps_si512(_mm512_range_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), 0xb));  // magnitudes
+  return _mm512_max_epi32(a, b);
+}
 
 /// One codebook of kR panels: the code, and in the gain form the gain, as int32 lanes.
 template <int K, int kSlots, bool kGain, int kR>
 LUTC_INLINE void encode_codebook(const __m512i* slots, const uint8_t* directions, const int32_t* start, float mul, float limit,
                                  __m512i (&code)[kR], __m512i (&gain)[kR]) {
-  __m512i z[kR][kSlots], init[kR], best[kR];
+  __m512i z[kR][kSlots], init[kR], best[kR][2];
 #pragma GCC unroll 2
   for (int r = 0; r < kR; ++r) {
     init[r] = _mm512_setzero_si512();
@@ -291,15 +313,15 @@ LUTC_INLINE void encode_codebook(const __m512i* slots, const uint8_t* directions
     }
 #pragma GCC unroll 2
     for (int r = 0; r < kR; ++r) {
-      // The largest key has the largest rank and among equals the lowest k.
-      const __m512i key = key_of(kGain ? _mm512_abs_epi32(score[r]) : score[r], kReversed + k);
-      best[r] = k == 0 ? key : _mm512_max_epi32(best[r], key);
+      const __m512i key = key_of<kGain>(score[r], k);
+      best[r][k % 2] = k < 2 ? key : larger<kGain>(best[r][k % 2], key);
     }
   }
 #pragma GCC unroll 2
   for (int r = 0; r < kR; ++r) {
-    code[r] = _mm512_andnot_si512(best[r], _mm512_set1_epi32(15));
+    code[r] = _mm512_andnot_si512(larger<kGain>(best[r][0], best[r][1]), _mm512_set1_epi32(15));
     if constexpr (kGain) {
+      // The winner's score once more, with its sign.
       __m512i score = init[r];
 #pragma GCC unroll 3
       for (int s = 0; s < kSlots; ++s) {
