@@ -22,15 +22,22 @@ LUTC_INLINE __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<
 LUTC_INLINE void store(void* p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
 LUTC_INLINE __m256i entries(const uint8_t* p) { return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
 
-/// 16 int16 sums to 16 int32: acc = sums, or acc += sums.
+/// Interleaving works within 128-bit lanes: the lower half of two vectors of 32 rows is rows 0 .. 7 and 16 .. 23. This loads eight 16-bit values at p
+/// and eight 32 bytes (16 rows) further.
+LUTC_INLINE __m256i load_halves(const uint8_t* p) {
+  const __m256i low = _mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return _mm256_inserti128_si256(low, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 32)), 1);
+}
+
+/// The sums of such rows to int32: acc = sums, or acc += sums.
 LUTC_INLINE void flush(int32_t* acc, __m256i sums, bool first) {
   __m256i low = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(sums)), high = _mm256_cvtepi16_epi32(_mm256_extracti128_si256(sums, 1));
   if (!first) {
     low = _mm256_add_epi32(low, load(acc));
-    high = _mm256_add_epi32(high, load(acc + 8));
+    high = _mm256_add_epi32(high, load(acc + 16));
   }
   store(acc, low);
-  store(acc + 8, high);
+  store(acc + 16, high);
 }
 
 /// One panel times kN columns. kWide: gains above 64, for which two products may not be added before they are 16-bit sums.
@@ -45,7 +52,7 @@ void gain_block(const LookupBlock& b) {
     const uint8_t* starts = b.starts + 2 * b.taps[t];
     for (int64_t u = 0; u < b.units; starts += b.start_window_step) {
       const int64_t end = u + window < b.units ? u + window : b.units;
-      const __m256i start_low = load(starts), start_high = load(starts + 32);
+      const __m256i start_low = load_halves(starts), start_high = load_halves(starts + 16);
       __m256i low[kN], high[kN];
 #pragma GCC unroll 4
       for (int n = 0; n < kN; ++n) {
@@ -53,9 +60,8 @@ void gain_block(const LookupBlock& b) {
         high[n] = start_high;
       }
       for (; u < end; ++u) {
-        // Quarters 0 2 1 3: then the low halves of both lanes are rows 0 .. 15.
-        const __m256i even = _mm256_permute4x64_epi64(load(codes), 0xd8), odd = _mm256_permute4x64_epi64(load(codes + b.code_half_step), 0xd8);
-        const __m256i gain_low = load(gains), gain_high = load(gains + 32);
+        const __m256i even = load(codes), odd = load(codes + b.code_half_step);
+        const __m256i gain_low = load_halves(gains), gain_high = load_halves(gains + 16);
 #pragma GCC unroll 4
         for (int n = 0; n < kN; ++n) {
           const __m256i e = _mm256_shuffle_epi8(entries(table + n * kCell), even), o = _mm256_shuffle_epi8(entries(table + n * kCell + 16), odd);
@@ -78,11 +84,23 @@ void gain_block(const LookupBlock& b) {
 #pragma GCC unroll 4
       for (int n = 0; n < kN; ++n) {
         flush(b.acc + n * b.acc_stride, low[n], first);
-        flush(b.acc + n * b.acc_stride + 16, high[n], first);
+        flush(b.acc + n * b.acc_stride + 8, high[n], first);
       }
       first = false;
     }
   }
+}
+
+/// all += entries; odd += entries in the odd bytes. One asm, so that the block keeps its registers (gcc would reassociate the sums).
+LUTC_INLINE void plain_step(__m256i& all, __m256i& odd, __m256i line, __m256i code, __m256i odd_bytes) {
+  __m256i e;
+  asm volatile(
+      "vpshufb %[code], %[line], %[e]\n\t"
+      "vpaddw %[e], %[all], %[all]\n\t"
+      "vpmaddubsw %[odd_bytes], %[e], %[e]\n\t"
+      "vpaddw %[e], %[odd], %[odd]"
+      : [e] "=&x"(e), [all] "+x"(all), [odd] "+x"(odd)
+      : [line] "x"(line), [code] "x"(code), [odd_bytes] "x"(odd_bytes));
 }
 
 /// kP panels times kN columns of the plain form (one tap).
@@ -90,6 +108,7 @@ template <int kP, int kN>
 void plain_block(const LookupBlock& b) {
   const uint8_t* table = b.table;
   const uint8_t* codes = b.codes;
+  const __m256i odd_bytes = _mm256_set1_epi16(0x0100);
   for (int64_t u = 0; u < b.units;) {
     const bool first = u == 0;
     const int64_t end = u + kPlainUnits < b.units ? u + kPlainUnits : b.units;
@@ -110,11 +129,7 @@ void plain_block(const LookupBlock& b) {
         for (int n = 0; n < kN; ++n) {
           const __m256i line = entries(table + n * kCell + 16 * h);
 #pragma GCC unroll 2
-          for (int p = 0; p < kP; ++p) {
-            const __m256i e = _mm256_shuffle_epi8(line, code[p]);
-            all[p][n] = _mm256_add_epi16(all[p][n], e);
-            odd[p][n] = _mm256_add_epi16(odd[p][n], _mm256_srli_epi16(e, 8));
-          }
+          for (int p = 0; p < kP; ++p) plain_step(all[p][n], odd[p][n], line, code[p], odd_bytes);
         }
       }
       table += b.table_unit_step;
