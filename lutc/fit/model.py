@@ -154,7 +154,14 @@ def _dense(site: onnx.NodeProto, cut: CutModel, threads: int = 1) -> Layer:
     bias = cut.constant(site.input[2]) if len(site.input) > 2 and site.input[2] else None
     if site.op_type == "Conv":
         return dense_convolution(weight, bias, _geometry(site, weight), threads)
-    return lambda x: x @ weight if bias is None else x @ weight + bias
+
+    def linear(x: Floats) -> Floats:
+        y = x.reshape(-1, len(weight)) @ weight  # one product, not one per sample
+        if bias is not None:
+            y += bias
+        return y.reshape(*x.shape[:-1], -1)
+
+    return linear
 
 
 def _geometry(site: onnx.NodeProto, weight: Floats) -> Geometry:
