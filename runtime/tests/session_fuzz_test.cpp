@@ -155,6 +155,15 @@ std::string mutate_bytes(std::string file, Random& random) {
   return file;
 }
 
+/// Changes values of constants only: the file stays well-formed, operators meet the odd values.
+std::string mutate_data(std::string data, Random& random) {
+  for (size_t edits = 1 + below(random, 3); edits > 0; --edits) {
+    const size_t at = below(random, data.size());
+    data[at] = static_cast<char>(random() % 2 == 0 ? random() : data[at] ^ (1 << (random() % 8)));
+  }
+  return data;
+}
+
 /// Changes a text of JSON at the places that matter: numbers, names, brackets.
 std::string mutate_text(std::string text, Random& random) {
   static const char* const kNumbers[] = {"-1",
@@ -238,7 +247,7 @@ std::string mutate_text(std::string text, Random& random) {
                                        "gain_limit",
                                        "rotary_embedding",
                                        "conv_transpose"};
-  for (size_t edits = 1 + below(random, 3); edits > 0; --edits) {
+  for (size_t edits = 1 + below(random, 2); edits > 0; --edits) {
     const bool number = random() % 2 == 0;
     std::vector<std::pair<size_t, size_t>> places;  // of numbers, or of words in quotes
     for (size_t i = 0; i < text.size();) {
@@ -276,10 +285,11 @@ int main(int argc, char** argv) {
   int ran = 0;
   for (int i = 0; i < mutations; ++i) {
     ran += try_artifact(mutate_bytes(good, random), &codes);
+    ran += try_artifact(lutc_test::image(kPlan, model.tensors, mutate_data(model.data, random)), &codes);
     ran += try_artifact(lutc_test::image(mutate_text(kPlan, random), model.tensors, model.data), &codes);
     ran += try_artifact(lutc_test::image(kPlan, mutate_text(model.tensors, random), model.data), &codes);
   }
-  std::printf("%d mutations, %d ran; statuses:", 3 * mutations, ran);
+  std::printf("%d mutations, %d ran; statuses:", 4 * mutations, ran);
   for (const auto& [code, count] : codes) std::printf(" %d:%d", static_cast<int>(code), count);
   std::printf("\n");
   CHECK(codes[lutc::ErrorCode::kInternal] == 0);
