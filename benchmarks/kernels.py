@@ -1,7 +1,7 @@
 """Micro-benchmarks of the lookup kernels: `python -m benchmarks.kernels [--json]`.
 
-Prints, per ISA, form and shape: lookups per second of `lut_linear` (output written, as in a model) and clock cycles per input element of
-`lut_encode`, both on one thread with everything in cache. CPU time, the minimum of many runs.
+Prints, per ISA, form and shape: lookups per second of `lut_linear` (output written, as in a model) and clock
+cycles per input element of `lut_encode`, on one thread with everything in cache; CPU time, minimum of many runs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-
 from lutc._runtime import kernels
 
 LOOKUP_SHAPES = [(128, 96, 384), (128, 96, 1536), (128, 192, 768), (128, 384, 1536)]

@@ -1,5 +1,5 @@
-// lutc._runtime.kernels: the lookup kernels of every ISA, for the pack stage and for tests. Each function runs the operator of a plan step
-// (lut_encode, lut_linear, lut_conv) by itself, exactly as a session would.
+// lutc._runtime.kernels: the lookup kernels of every ISA, for the pack stage and for tests. Each function runs the
+// operator of a plan step (lut_encode, lut_linear, lut_conv) by itself, exactly as a session would.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -43,8 +43,9 @@ Isa parse_isa(const std::string& name) {
 }
 
 DType dtype_of(const py::array& array) {
-  const std::map<std::pair<char, py::ssize_t>, DType> types = {{{'f', 4}, DType::kF32}, {{'i', 4}, DType::kI32}, {{'i', 1}, DType::kI8},
-                                                               {{'u', 1}, DType::kU8},  {{'i', 8}, DType::kI64}, {{'f', 8}, DType::kF64}};
+  const std::map<std::pair<char, py::ssize_t>, DType> types = {{{'f', 4}, DType::kF32}, {{'i', 4}, DType::kI32},
+                                                               {{'i', 1}, DType::kI8},  {{'u', 1}, DType::kU8},
+                                                               {{'i', 8}, DType::kI64}, {{'f', 8}, DType::kF64}};
   const auto found = types.find({array.dtype().kind(), array.dtype().itemsize()});
   if (found == types.end()) throw std::invalid_argument("unsupported dtype");
   return found->second;
@@ -75,7 +76,9 @@ class OneStep final : public lutc::InferContext, public lutc::RunContext {
   bool has_input(int i) const override { return i < num_inputs() && def_.inputs[i].present; }
   DType input_dtype(int i) const override { return def_.inputs[i].tensor.dtype; }
   const Shape& input_shape(int i) const override { return def_.inputs[i].tensor.shape; }
-  TensorView input_value(int i) const override { return def_.inputs[i].constant ? def_.inputs[i].tensor : TensorView{}; }
+  TensorView input_value(int i) const override {
+    return def_.inputs[i].constant ? def_.inputs[i].tensor : TensorView{};
+  }
   int num_outputs() const override { return 1; }
   Status set_output(int, DType dtype, const Shape& shape) override {
     output_.dtype = dtype;
@@ -94,7 +97,8 @@ class OneStep final : public lutc::InferContext, public lutc::RunContext {
 
   Status run(const lutc::Op& op) {
     LUTC_RETURN_IF_ERROR(op.infer(*this));
-    if (!scratch_.allocate(scratch_bytes_) || !memory_.allocate(output_.bytes())) return {lutc::ErrorCode::kOutOfMemory, "no memory"};
+    if (!scratch_.allocate(scratch_bytes_) || !memory_.allocate(output_.bytes()))
+      return {lutc::ErrorCode::kOutOfMemory, "no memory"};
     output_.data = memory_.data();
     return op.run(*this);
   }
@@ -135,7 +139,8 @@ void set_attributes(const py::dict& attrs, lutc::Attributes* out) {
 /// One step made by its factory, kept so that it can be run (and timed) again.
 class Step {
  public:
-  Step(const std::string& isa, const std::string& op, const py::list& inputs, const py::dict& attrs, int variable_inputs, int threads) {
+  Step(const std::string& isa, const std::string& op, const py::list& inputs, const py::dict& attrs,
+       int variable_inputs, int threads) {
     const auto table = lutc::kernels::table_for(parse_isa(isa));
     check(table.status());
     def_.op = op;
@@ -232,7 +237,8 @@ uint64_t bytes_of(TableLayout layout, const TableShape& shape) {
   return bytes;
 }
 
-py::array_t<uint8_t> pack_table(const py::array_t<int8_t, py::array::c_style>& table, const std::string& layout, int64_t group) {
+py::array_t<uint8_t> pack_table(const py::array_t<int8_t, py::array::c_style>& table, const std::string& layout,
+                                int64_t group) {
   const std::vector<int64_t> dims(table.shape(), table.shape() + table.ndim());
   const TableShape shape = shape_of(dims, group);
   const TableLayout to = parse_layout(layout);
@@ -245,7 +251,8 @@ py::array_t<int8_t> unpack_table(const py::array_t<uint8_t, py::array::c_style>&
                                  const std::vector<int64_t>& dims, int64_t group) {
   const TableShape shape = shape_of(dims, group);
   const TableLayout from = parse_layout(layout);
-  if (static_cast<uint64_t>(packed.size()) != bytes_of(from, shape)) throw std::invalid_argument("the packed table's size is not that of its shape");
+  if (static_cast<uint64_t>(packed.size()) != bytes_of(from, shape))
+    throw std::invalid_argument("the packed table's size is not that of its shape");
   py::array_t<int8_t> table(std::vector<py::ssize_t>(dims.begin(), dims.end()));
   lutc::kernels::unpack_table(from, shape, packed.data(), table.mutable_data());
   return table;
@@ -289,19 +296,27 @@ std::vector<std::string> layouts_for(const std::string& target) {
 
 void bind_kernels(py::module_& m) {
   py::module_ k = m.def_submodule("kernels", "Lookup kernels by ISA, and table layouts");
-  k.def("isas", [] {
-    std::vector<std::string> names;
-    for (Isa isa : lutc::kernels::available_isas()) names.emplace_back(lutc::kernels::isa_name(isa));
-    return names;
-  }, "ISAs this CPU executes, best last.");
+  k.def(
+      "isas",
+      [] {
+        std::vector<std::string> names;
+        for (Isa isa : lutc::kernels::available_isas()) names.emplace_back(lutc::kernels::isa_name(isa));
+        return names;
+      },
+      "ISAs this CPU executes, best last.");
   k.def("clock_hz", &clock_hz, "Clock of this core, measured (x86 only).");
-  k.def("layouts_for", &layouts_for, py::arg("target"), "Table layouts that the kernels of a target read in place, best first.");
+  k.def("layouts_for", &layouts_for, py::arg("target"),
+        "Table layouts that the kernels of a target read in place, best first.");
   k.def("pack_table", &pack_table, py::arg("table"), py::arg("layout"), py::arg("group") = 1,
         "int8 [C, K, N] or [N, C/group, K, kh, kw] -> the layout's bytes (uint8).");
-  k.def("unpack_table", &unpack_table, py::arg("packed"), py::arg("layout"), py::arg("shape"), py::arg("group") = 1, "The inverse of pack_table.");
-  py::class_<Step>(k, "Step", "One plan step on one ISA: Step(isa, op, inputs, attrs). Input 0 (and input 4 of lut_linear and lut_conv) vary, the others are constants.")
-      .def(py::init<const std::string&, const std::string&, const py::list&, const py::dict&, int, int>(), py::arg("isa"), py::arg("op"),
-           py::arg("inputs"), py::arg("attrs"), py::arg("variable_inputs") = 1, py::arg("threads") = 1)
+  k.def("unpack_table", &unpack_table, py::arg("packed"), py::arg("layout"), py::arg("shape"), py::arg("group") = 1,
+        "The inverse of pack_table.");
+  py::class_<Step>(k, "Step",
+                   "One plan step on one ISA: Step(isa, op, inputs, attrs). Input 0 (and input 4 of lut_linear and "
+                   "lut_conv) vary, the others are constants.")
+      .def(py::init<const std::string&, const std::string&, const py::list&, const py::dict&, int, int>(),
+           py::arg("isa"), py::arg("op"), py::arg("inputs"), py::arg("attrs"), py::arg("variable_inputs") = 1,
+           py::arg("threads") = 1)
       .def("run", &Step::run, "Infers shapes, runs, returns the output.")
       .def("repeat", &Step::repeat, py::arg("times"), "Runs again on the same memory, for benchmarks.");
 }

@@ -47,11 +47,14 @@ void store_direction(DirectionForm form, bool gain, int64_t k, const int8_t* d, 
 }  // namespace
 
 Status EncodePlan::check(const EncodeSource& s) const {
-  if (s.features < 1 || s.codebooks < 1 || s.width < 1 || s.width > kMaxWidth) return bad("groups must be [C, V] with C >= 1 and V in 1 .. 12");
-  if (s.features > (int64_t{1} << 30) || s.codebooks > (int64_t{1} << 28)) return bad("more features or codebooks than this runtime takes");
+  if (s.features < 1 || s.codebooks < 1 || s.width < 1 || s.width > kMaxWidth)
+    return bad("groups must be [C, V] with C >= 1 and V in 1 .. 12");
+  if (s.features > (int64_t{1} << 30) || s.codebooks > (int64_t{1} << 28))
+    return bad("more features or codebooks than this runtime takes");
   if (s.entries != 4 && s.entries != 8 && s.entries != 16) return bad("entries must be 4, 8 or 16");
   if (s.gain_limit < 0 || s.gain_limit > 127) return bad("gain_limit must be in 0 .. 127");
-  if (s.codebooks * std::max<int64_t>(s.gain_limit, 1) * 127 >= (int64_t{1} << 31)) return bad("codebooks * gain_limit * 127 must stay below 2^31");
+  if (s.codebooks * std::max<int64_t>(s.gain_limit, 1) * 127 >= (int64_t{1} << 31))
+    return bad("codebooks * gain_limit * 127 must stay below 2^31");
   if (!all_finite(s.offset, s.features, false)) return bad("offset must be finite");
   if (!all_finite(s.inv_scale, s.features, true)) return bad("inv_scale must be finite and not negative");
   if (!all_finite(s.gain_mul, s.codebooks, false)) return bad("gain_mul must be finite");
@@ -122,7 +125,8 @@ void EncodePlan::lay_out_slots(const EncodeSource& s, DirectionForm form) {
       directions_.resize(directions_.size() + static_cast<size_t>(bytes), 0);
       for (int64_t k = 0; k < s.entries; ++k) {
         int8_t d[4] = {};
-        for (int64_t v = 4 * slot; v < std::min(size, 4 * slot + 4); ++v) d[v % 4] = s.directions[(c * s.entries + k) * s.width + v];
+        for (int64_t v = 4 * slot; v < std::min(size, 4 * slot + 4); ++v)
+          d[v % 4] = s.directions[(c * s.entries + k) * s.width + v];
         store_direction(form, gain, k, d, directions_.data() + directions_.size() - bytes);
       }
     }
@@ -161,9 +165,11 @@ void EncodePlan::find_windows(DirectionForm form) {
 }
 
 Status EncodePlan::prepare_projection(const EncodeSource& s) {
-  if (s.inputs > (int64_t{1} << 30) || s.inputs * 127 * 127 >= (int64_t{1} << 31)) return bad("the projection's D * 127 * 127 must stay below 2^31");
+  if (s.inputs > (int64_t{1} << 30) || s.inputs * 127 * 127 >= (int64_t{1} << 31))
+    return bad("the projection's D * 127 * 127 must stay below 2^31");
   if (!all_finite(s.proj_offset, s.inputs, false)) return bad("the projection's offset must be finite");
-  if (!all_finite(s.proj_inv_scale, s.inputs, true)) return bad("the projection's inv_scale must be finite and not negative");
+  if (!all_finite(s.proj_inv_scale, s.inputs, true))
+    return bad("the projection's inv_scale must be finite and not negative");
   if (!all_finite(s.mul, s.features, false)) return bad("the projection's mul must be finite");
   std::vector<int64_t> sizes = s.blocks;
   if (sizes.empty()) sizes = {s.inputs, s.features};
@@ -171,7 +177,8 @@ Status EncodePlan::prepare_projection(const EncodeSource& s) {
   int64_t row = 0, column = 0;
   for (size_t b = 0; b < sizes.size(); b += 2) {
     const int64_t rows = sizes[b], columns = sizes[b + 1];
-    if (rows < 1 || columns < 1 || rows > s.inputs - row || columns > s.features - column) return bad("blocks must cover the matrix exactly");
+    if (rows < 1 || columns < 1 || rows > s.inputs - row || columns > s.features - column)
+      return bad("blocks must cover the matrix exactly");
     const int64_t padded = (rows + 3) / 4 * 4;
     std::vector<int8_t> matrix(static_cast<size_t>(padded * columns), 0);
     std::vector<int32_t> start(static_cast<size_t>(columns), 0);
@@ -200,7 +207,8 @@ Status EncodePlan::prepare_projection(const EncodeSource& s) {
       if (d >= block[0] && d < block[0] + block[1]) {
         const int8_t* line = s.matrix + d * s.features;
         const auto nonzero = [](int8_t m) { return m != 0; };
-        if (std::any_of(line, line + block[2], nonzero) || std::any_of(line + block[2] + block[3], line + s.features, nonzero))
+        if (std::any_of(line, line + block[2], nonzero) ||
+            std::any_of(line + block[2] + block[3], line + s.features, nonzero))
           return bad("the projection's matrix is not zero outside its blocks");
       }
     }

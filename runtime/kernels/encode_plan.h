@@ -8,7 +8,8 @@
 
 namespace lutc::kernels {
 
-/// The tensors of docs/operators.md, LutLinear inputs 1 to 6 and Project's; sizes are the caller's to fill, contents are checked by prepare().
+/// The tensors of docs/operators.md, LutLinear inputs 1 to 6 and Project's; sizes are the caller's to fill, contents
+/// are checked by prepare().
 struct EncodeSource {
   int64_t features = 0;   ///< D of offset and inv_scale
   int64_t codebooks = 0;  ///< C

@@ -14,7 +14,8 @@ constexpr int kEntryOffset = 128;
 /// Entries a codebook takes in a cell.
 int64_t stored_entries(TableLayout layout, int64_t entries) { return layout == TableLayout::kPair ? 16 : entries; }
 
-/// Calls body(canonical index, packed index) for every entry. Columns innermost within a block, so that packed bytes are walked nearly in order.
+/// Calls body(canonical index, packed index) for every entry. Columns innermost within a block, so that packed bytes
+/// are walked nearly in order.
 template <class Body>
 void for_each_entry(TableLayout layout, const TableShape& s, const Body& body) {
   const int64_t outputs = s.outputs / s.groups, unit = layout_unit(layout);
@@ -31,8 +32,8 @@ void for_each_entry(TableLayout layout, const TableShape& s, const Body& body) {
       for (int64_t t = 0; t < s.taps; ++t) {
         for (int64_t c = 0; c < s.codebooks; ++c) {
           const int64_t place = rows ? ((g * s.taps + t) * s.codebooks + c) * s.entries * outputs
-                                     : g * group_bytes(layout, s) + (n0 * s.taps + t * width) * units * cell + c / unit * width * cell +
-                                           c % unit * stored;
+                                     : g * group_bytes(layout, s) + (n0 * s.taps + t * width) * units * cell +
+                                           c / unit * width * cell + c % unit * stored;
           for (int64_t k = 0; k < s.entries; ++k) {
             const int64_t from = (g * outputs + n0) * output_step + c * codebook_step + k * entry_step + t * tap_step;
             const int64_t to = rows ? place + k * outputs : place + k;
@@ -53,10 +54,14 @@ bool is_canonical(TableLayout layout, const TableShape& shape) {
 
 const char* layout_name(TableLayout layout) {
   switch (layout) {
-    case TableLayout::kCkn: return "ckn";
-    case TableLayout::kRows: return "rows";
-    case TableLayout::kPair: return "pair16x4";
-    case TableLayout::kQuad: return "quad6";
+    case TableLayout::kCkn:
+      return "ckn";
+    case TableLayout::kRows:
+      return "rows";
+    case TableLayout::kPair:
+      return "pair16x4";
+    case TableLayout::kQuad:
+      return "quad6";
   }
   return "";
 }
@@ -73,17 +78,26 @@ bool parse_layout(const std::string& name, TableLayout* layout) {
 
 std::vector<TableLayout> layouts_for(Isa isa) {
   switch (isa) {
-    case Isa::kAvx512: return {TableLayout::kQuad};
-    case Isa::kAvx2: return {TableLayout::kPair};
-    default: return {TableLayout::kRows};
+    case Isa::kAvx512:
+      return {TableLayout::kQuad};
+    case Isa::kAvx2:
+      return {TableLayout::kPair};
+    default:
+      return {TableLayout::kRows};
   }
 }
 
-int64_t layout_unit(TableLayout layout) { return layout == TableLayout::kQuad ? 4 : layout == TableLayout::kPair ? 2 : 1; }
+int64_t layout_unit(TableLayout layout) {
+  return layout == TableLayout::kQuad ? 4 : layout == TableLayout::kPair ? 2 : 1;
+}
 
-int64_t layout_columns(TableLayout layout) { return layout == TableLayout::kQuad ? 6 : layout == TableLayout::kPair ? 4 : 0; }
+int64_t layout_columns(TableLayout layout) {
+  return layout == TableLayout::kQuad ? 6 : layout == TableLayout::kPair ? 4 : 0;
+}
 
-int64_t layout_cell(TableLayout layout, int64_t entries) { return layout_unit(layout) * stored_entries(layout, entries); }
+int64_t layout_cell(TableLayout layout, int64_t entries) {
+  return layout_unit(layout) * stored_entries(layout, entries);
+}
 
 bool table_bytes(TableLayout layout, const TableShape& s, uint64_t* bytes) {
   if (s.codebooks < 1 || s.entries < 1 || s.entries > 16 || s.outputs < 1 || s.taps < 1 || s.groups < 1) return false;
@@ -112,7 +126,8 @@ void pack_table(TableLayout layout, const TableShape& shape, const int8_t* canon
   }
   const int offset = layout == TableLayout::kRows ? 0 : kEntryOffset;
   std::memset(packed, offset, bytes);  // empty codebooks and entries are zeros
-  for_each_entry(layout, shape, [&](int64_t from, int64_t to) { packed[to] = static_cast<uint8_t>(canonical[from] + offset); });
+  for_each_entry(layout, shape,
+                 [&](int64_t from, int64_t to) { packed[to] = static_cast<uint8_t>(canonical[from] + offset); });
 }
 
 void unpack_table(TableLayout layout, const TableShape& shape, const uint8_t* packed, int8_t* canonical) {
@@ -123,7 +138,8 @@ void unpack_table(TableLayout layout, const TableShape& shape, const uint8_t* pa
     return;
   }
   const int offset = layout == TableLayout::kRows ? 0 : kEntryOffset;
-  for_each_entry(layout, shape, [&](int64_t from, int64_t to) { canonical[from] = static_cast<int8_t>(packed[to] - offset); });
+  for_each_entry(layout, shape,
+                 [&](int64_t from, int64_t to) { canonical[from] = static_cast<int8_t>(packed[to] - offset); });
 }
 
 }  // namespace lutc::kernels

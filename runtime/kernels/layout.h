@@ -1,4 +1,5 @@
-// Table layouts: docs/layouts.md. Conversion between the canonical table of docs/operators.md and what the lookup of an ISA reads.
+// Table layouts: docs/layouts.md. Conversion between the canonical table of docs/operators.md and what the lookup of an
+// ISA reads.
 #pragma once
 
 #include <cstddef>
@@ -40,7 +41,8 @@ int64_t layout_columns(TableLayout layout);
 /// Bytes of one column of one unit.
 int64_t layout_cell(TableLayout layout, int64_t entries);
 
-/// Bytes of a packed table; false when the shape is not positive, the groups do not divide the outputs or the size passes 2^62.
+/// Bytes of a packed table; false when the shape is not positive, the groups do not divide the outputs or the size
+/// passes 2^62.
 [[nodiscard]] bool table_bytes(TableLayout layout, const TableShape& shape, uint64_t* bytes);
 /// Bytes from the table of one convolution group to the next. The shape has passed table_bytes().
 int64_t group_bytes(TableLayout layout, const TableShape& shape);

@@ -1,12 +1,13 @@
 // Lookup kernels: quantise and encode sub-vectors to codes and gains, sum table entries, scale the sums.
 //
-// docs/operators.md says what is computed, docs/layouts.md how codes and tables are stored. Everything up to the int32 sums is integer and
-// gives the same bits on every ISA.
+// docs/operators.md says what is computed, docs/layouts.md how codes and tables are stored. Everything up to the int32
+// sums is integer and gives the same bits on every ISA.
 //
 // The unit of work of the encode is a *panel*: panel_rows rows (or pixels) in the lanes of vectors. A panel of codes is
 //   [starts][unit 0: codes, gains][unit 1: codes, gains] ...
-// where a *unit* is `unit` consecutive codebooks; gains are absent in the plain form. A lookup reads codes through strides, so that the same
-// inner loop serves panels (linear layers) and image planes (convolutions, one run over the codes for every tap).
+// where a *unit* is `unit` consecutive codebooks; gains are absent in the plain form. A lookup reads codes through
+// strides, so that the same inner loop serves panels (linear layers) and image planes (convolutions, one run over the
+// codes for every tap).
 #pragma once
 
 #include <cstddef>
@@ -16,24 +17,24 @@
 
 namespace lutc::kernels {
 
-/// Directions of one slot as the encode of an ISA wants them: scalar: int8 [16][4]; avx2: int16 pairs [2][16][2], times 16, slots (0, 2) then
-/// (1, 3); avx512: [16][4], uint8 offset by 128 in the gain form, int8 in the plain form.
+/// Directions of one slot as the encode of an ISA wants them: scalar: int8 [16][4]; avx2: int16 pairs [2][16][2], times
+/// 16, slots (0, 2) then (1, 3); avx512: [16][4], uint8 offset by 128 in the gain form, int8 in the plain form.
 enum class DirectionForm { kBytes, kPairs, kQuads };
 
-/// A prepared encode: plain pointers into the storage of an EncodePlan. A *slot* is four bytes of a sub-vector, so a codebook of V features has
-/// ceil(V / 4) slots; missing features have direction 0.
+/// A prepared encode: plain pointers into the storage of an EncodePlan. A *slot* is four bytes of a sub-vector, so a
+/// codebook of V features has ceil(V / 4) slots; missing features have direction 0.
 struct EncodeView {
-  int64_t features = 0;            ///< D (columns of the projection when there is one: r)
-  int64_t codebooks = 0;           ///< C
-  int entries = 0;                 ///< K
-  int gain_limit = 0;              ///< G, 0 in the plain form
-  int64_t slots = 0;               ///< all codebooks together
-  bool has_offset = false;         ///< some offset is nonzero
-  const float* offset = nullptr;   ///< [D]
+  int64_t features = 0;              ///< D (columns of the projection when there is one: r)
+  int64_t codebooks = 0;             ///< C
+  int entries = 0;                   ///< K
+  int gain_limit = 0;                ///< G, 0 in the plain form
+  int64_t slots = 0;                 ///< all codebooks together
+  bool has_offset = false;           ///< some offset is nonzero
+  const float* offset = nullptr;     ///< [D]
   const float* inv_scale = nullptr;  ///< [D]
   const int32_t* source = nullptr;   ///< [slots][4] feature
-  /// First feature of the bytes from which the slots of a vector are permuted: 16 slots from 64 bytes (avx2: 4 from 16). Null: features are too far
-  /// apart, gather.
+  /// First feature of the bytes from which the slots of a vector are permuted: 16 slots from 64 bytes (avx2: 4 from
+  /// 16). Null: features are too far apart, gather.
   const int32_t* window = nullptr;
   const uint8_t* window_index = nullptr;  ///< [slots, padded to 16][4] place in the window
   const uint8_t* slot_count = nullptr;    ///< [C] 1 .. 3
@@ -42,11 +43,11 @@ struct EncodeView {
   const float* gain_mul = nullptr;        ///< [C]
   // Projection in front: matrix int8 [D, r], block-diagonal.
   bool projected = false;
-  int64_t inputs = 0;                       ///< D of the projection
+  int64_t inputs = 0;  ///< D of the projection
   bool has_proj_offset = false;
-  const float* proj_offset = nullptr;       ///< [D]
-  const float* proj_inv_scale = nullptr;    ///< [D]
-  const int64_t* blocks = nullptr;          ///< [block_count][4]: first row, rows, first column, columns
+  const float* proj_offset = nullptr;     ///< [D]
+  const float* proj_inv_scale = nullptr;  ///< [D]
+  const int64_t* blocks = nullptr;        ///< [block_count][4]: first row, rows, first column, columns
   int64_t block_count = 0;
   const int8_t* const* block_matrix = nullptr;  ///< per block: [columns][rows rounded up to 4] int8
   const int32_t* const* block_start = nullptr;  ///< per block: [columns] minus 128 times the column's sum
@@ -61,35 +62,37 @@ struct EncodeInput {
   int64_t rows = 0;  ///< at least 1; the codes of the last panel's missing rows are unspecified but in range
 };
 
-/// One call of the inner loop: `panels` panels times `columns` outputs over all taps and units, written as acc[column][position].
+/// One call of the inner loop: `panels` panels times `columns` outputs over all taps and units, written as
+/// acc[column][position].
 struct LookupBlock {
-  int panels = 0;   ///< 1 .. LookupKernels::block_panels
-  int columns = 0;  ///< 1 .. LookupKernels::block_columns
-  int entries = 0;  ///< K
+  int panels = 0;      ///< 1 .. LookupKernels::block_panels
+  int columns = 0;     ///< 1 .. LookupKernels::block_columns
+  int entries = 0;     ///< K
   int gain_limit = 0;  ///< 0: plain, and there are no gains
   int64_t units = 0;
-  int64_t codebooks = 0;          ///< used where a unit is one codebook
+  int64_t codebooks = 0;  ///< used where a unit is one codebook
   const uint8_t* codes = nullptr;
-  int64_t code_panel_step = 0;    ///< bytes from one panel to the next
-  int64_t code_unit_step = 0;     ///< bytes from one unit to the next
-  int64_t code_half_step = 0;     ///< avx2: bytes from a unit's first codebook to its second
+  int64_t code_panel_step = 0;  ///< bytes from one panel to the next
+  int64_t code_unit_step = 0;   ///< bytes from one unit to the next
+  int64_t code_half_step = 0;   ///< avx2: bytes from a unit's first codebook to its second
   const uint8_t* gains = nullptr;
   int64_t gain_panel_step = 0;
   int64_t gain_unit_step = 0;
-  const uint8_t* starts = nullptr;  ///< avx512: int32 [position] minus 128 times the sum of all gains; avx2: int16 [window][position], minus 128 times the window's gains
+  const uint8_t* starts = nullptr;  ///< avx512: int32 [position] minus 128 times the sum of all gains; avx2: int16
+                                    ///< [window][position], minus 128 times the window's gains
   int64_t start_panel_step = 0;
-  int64_t start_window_step = 0;    ///< avx2
-  const int64_t* taps = nullptr;    ///< [tap_count] displacement in positions
+  int64_t start_window_step = 0;  ///< avx2
+  const int64_t* taps = nullptr;  ///< [tap_count] displacement in positions
   int64_t tap_count = 0;
-  const uint8_t* table = nullptr;   ///< first byte of the column block
-  int64_t table_unit_step = 0;      ///< bytes from one unit to the next; taps follow each other
-  int64_t table_entry_step = 0;     ///< scalar ("rows" layout): bytes from one entry to the next
+  const uint8_t* table = nullptr;  ///< first byte of the column block
+  int64_t table_unit_step = 0;     ///< bytes from one unit to the next; taps follow each other
+  int64_t table_entry_step = 0;    ///< scalar ("rows" layout): bytes from one entry to the next
   int32_t* acc = nullptr;
-  int64_t acc_stride = 0;           ///< from one column to the next, in elements
+  int64_t acc_stride = 0;  ///< from one column to the next, in elements
 };
 
-/// acc -> y for a tile: y = relu?(float(acc) * scale + bias) [+ residual]. With columns_contiguous (rows of a matrix) element (row, column) lies at
-/// y[row * y_stride + column], else (planes of an image) at y[column * y_stride + row].
+/// acc -> y for a tile: y = relu?(float(acc) * scale + bias) [+ residual]. With columns_contiguous (rows of a matrix)
+/// element (row, column) lies at y[row * y_stride + column], else (planes of an image) at y[column * y_stride + row].
 struct FinishBlock {
   const int32_t* acc = nullptr;
   int64_t acc_stride = 0;
@@ -118,17 +121,18 @@ struct GatherRow {
 };
 
 struct LookupKernels {
-  const char* layout;       ///< the table layout lookup() reads
+  const char* layout;  ///< the table layout lookup() reads
   DirectionForm direction_form;
-  int panel_rows;           ///< positions a panel holds
-  int unit;                 ///< codebooks a unit
-  int encode_panels;        ///< most panels of one encode() call
-  int code_planes;          ///< byte planes a unit's codes consist of (2: one a codebook)
-  int code_bytes;           ///< bytes of a position in a code plane
-  int gain_bytes;           ///< bytes of a position in a unit's gain plane
-  int start_element;        ///< bytes of a position's start: 4 (one for all units and taps), 2 (one a window), 0 (none)
-  int block_panels;         ///< most panels of a LookupBlock
-  int block_columns;        ///< most columns of a LookupBlock, and the width of the layout's column blocks
+  int panel_rows;     ///< positions a panel holds
+  int unit;           ///< codebooks a unit
+  int encode_panels;  ///< most panels of one encode() call
+  int code_planes;    ///< byte planes a unit's codes consist of (2: one a codebook)
+  int code_bytes;     ///< bytes of a position in a code plane
+  int gain_bytes;     ///< bytes of a position in a unit's gain plane
+  int start_element;  ///< bytes of a position's start: 4 (one for all units and taps), 2 (one a window), 0 (none)
+  int block_panels;   ///< most panels of a LookupBlock
+  int block_columns;  ///< most columns of a LookupBlock, and the width of the layout's column blocks
+  int gather_rows;    ///< up to this many rows gather_row() is faster than lookup() (measured)
   /// Bytes of starts in front of a panel's units: one vector of panel_rows positions, or one a window.
   int64_t (*start_bytes)(int64_t units, int gain_limit);
   /// Codebook units that share one starts vector (avx2's 16-bit windows); the others return units.

@@ -21,7 +21,8 @@ bool CodesGeometry::bytes(int64_t images, int64_t rows, int64_t* total) const {
          checked_add(n, static_cast<int64_t>(sizeof(CodesHeader)), total);
 }
 
-void CodesGeometry::extract(const uint8_t* panel, int64_t row, int64_t entries, int64_t codebook, uint8_t* code, int8_t* gain) const {
+void CodesGeometry::extract(const uint8_t* panel, int64_t row, int64_t entries, int64_t codebook, uint8_t* code,
+                            int8_t* gain) const {
   const int64_t unit = codebook / kernels->unit, j = codebook % kernels->unit;
   const uint8_t* codes = panel + start_bytes + unit * unit_bytes();
   // Two codebooks a unit with a plane each, or all in the bytes of one position.
@@ -33,7 +34,8 @@ void CodesGeometry::extract(const uint8_t* panel, int64_t row, int64_t entries, 
 Status LutConsumer::init_common(const BuildContext& build) {
   kernels_ = build.kernels->lookup;
   vector_ = build.kernels->vector;
-  if (kernels_ == nullptr || vector_ == nullptr) return step_error(def_, ErrorCode::kInternal, "this build has no lookup kernels");
+  if (kernels_ == nullptr || vector_ == nullptr)
+    return step_error(def_, ErrorCode::kInternal, "this build has no lookup kernels");
   for (const char* name : {"gain_limit", "codebooks", "entries", "outputs"}) {
     if (!def_.attrs.has(name)) return invalid(std::string("attribute '") + name + "' is missing");
   }
@@ -57,7 +59,8 @@ Status LutConsumer::init_common(const BuildContext& build) {
   if (dtype(0) != DType::kU8) return invalid("codes must be u8");
   for (int i : {1, 2, 3}) {
     const StepDef::Input& input = def_.inputs[i];
-    if (!input.constant || input.tensor.data == nullptr) return invalid("input " + std::to_string(i) + " must be a constant");
+    if (!input.constant || input.tensor.data == nullptr)
+      return invalid("input " + std::to_string(i) + " must be a constant");
     if (i == 1) continue;
     if (input.tensor.dtype != DType::kF32 || input.tensor.shape.elements() != outputs_)
       return invalid(std::string(i == 2 ? "scale" : "bias") + " must be f32 [outputs]");
@@ -75,12 +78,16 @@ Status LutConsumer::init_table(const BuildContext& build) {
   const StepDef::Input& input = def_.inputs[1];
   const std::string name = def_.attrs.get_string("layout", "ckn");
   kernels::TableLayout stored;
-  if (!kernels::parse_layout(name, &stored)) return unsupported("table layout '" + name + "' is unknown to this runtime");
+  if (!kernels::parse_layout(name, &stored))
+    return unsupported("table layout '" + name + "' is unknown to this runtime");
   if (dtype_size(input.tensor.dtype) != 1) return invalid("table must be i8 or u8");
   uint64_t stored_bytes = 0, bytes = 0;
-  if (!kernels::table_bytes(stored, shape_, &stored_bytes) || stored_bytes != static_cast<uint64_t>(input.tensor.shape.elements()))
-    return step_error(def_, ErrorCode::kCorrupt, "the table's size is not that of " + std::to_string(shape_.codebooks) + " codebooks, " +
-                                                     std::to_string(entries_) + " entries and " + std::to_string(outputs_) + " outputs in layout " + name);
+  if (!kernels::table_bytes(stored, shape_, &stored_bytes) ||
+      stored_bytes != static_cast<uint64_t>(input.tensor.shape.elements()))
+    return step_error(def_, ErrorCode::kCorrupt,
+                      "the table's size is not that of " + std::to_string(shape_.codebooks) + " codebooks, " +
+                          std::to_string(entries_) + " entries and " + std::to_string(outputs_) +
+                          " outputs in layout " + name);
   const auto wanted = kernels::layouts_for(build.kernels->isa);
   const bool linear = !shape_.convolution;
   const bool canonical_rows = linear && (stored == kernels::TableLayout::kCkn || stored == kernels::TableLayout::kRows);
@@ -93,14 +100,16 @@ Status LutConsumer::init_table(const BuildContext& build) {
       return Status::ok();
     }
   }
-  if (!kernels::table_bytes(layout_, shape_, &bytes)) return step_error(def_, ErrorCode::kCorrupt, "the table is too large");
+  if (!kernels::table_bytes(layout_, shape_, &bytes))
+    return step_error(def_, ErrorCode::kCorrupt, "the table is too large");
   if (!private_table_.allocate(bytes)) return step_error(def_, ErrorCode::kOutOfMemory, "no memory for the table");
   uint8_t* packed = static_cast<uint8_t*>(private_table_.data());
   if (stored == kernels::TableLayout::kCkn) {
     kernels::pack_table(layout_, shape_, input.tensor.as<int8_t>(), packed);
   } else {
     uint64_t canonical_bytes = 0;
-    if (!kernels::table_bytes(kernels::TableLayout::kCkn, shape_, &canonical_bytes)) return step_error(def_, ErrorCode::kCorrupt, "the table is too large");
+    if (!kernels::table_bytes(kernels::TableLayout::kCkn, shape_, &canonical_bytes))
+      return step_error(def_, ErrorCode::kCorrupt, "the table is too large");
     std::vector<int8_t> canonical(canonical_bytes);
     kernels::unpack_table(stored, shape_, input.tensor.as<uint8_t>(), canonical.data());
     kernels::pack_table(layout_, shape_, canonical.data(), packed);
@@ -113,11 +122,12 @@ Status LutConsumer::init_table(const BuildContext& build) {
 Status LutConsumer::check_codes(const TensorView& codes, int64_t images, int64_t rows) const {
   const CodesGeometry geometry(kernels_, codebooks_, gain_limit_);
   int64_t bytes = 0;
-  if (!geometry.bytes(images, rows, &bytes) || bytes > static_cast<int64_t>(codes.bytes())) return invalid("the codes value is too small for this layer");
+  if (!geometry.bytes(images, rows, &bytes) || bytes > static_cast<int64_t>(codes.bytes()))
+    return invalid("the codes value is too small for this layer");
   CodesHeader header;
   std::memcpy(&header, codes.data, sizeof(header));
-  if (header.magic != CodesHeader::kMagic || header.codebooks != codebooks_ || header.entries != entries_ || header.gain_limit != gain_limit_ ||
-      header.images != images || header.rows != rows)
+  if (header.magic != CodesHeader::kMagic || header.codebooks != codebooks_ || header.entries != entries_ ||
+      header.gain_limit != gain_limit_ || header.images != images || header.rows != rows)
     return invalid("the codes come from no lut_encode step with the same codebooks, entries and gain_limit");
   return Status::ok();
 }

@@ -18,9 +18,9 @@ struct CodesHeader {
   int64_t codebooks = 0;
   int64_t entries = 0;
   int64_t gain_limit = 0;
-  int64_t images = 0;          ///< 1 for rows
-  int64_t rows = 0;            ///< rows, or pixels of an image
-  int64_t has_offset = 0;      ///< zeros are not encoded as zeros, so padding would be wrong
+  int64_t images = 0;      ///< 1 for rows
+  int64_t rows = 0;        ///< rows, or pixels of an image
+  int64_t has_offset = 0;  ///< zeros are not encoded as zeros, so padding would be wrong
   int64_t reserved = 0;
 };
 static_assert(sizeof(CodesHeader) == 64);
@@ -31,9 +31,9 @@ struct CodesGeometry {
   int64_t codebooks = 0;
   int64_t gain_limit = 0;
   int64_t units = 0;
-  int64_t start_bytes = 0;       ///< in front of a panel
-  int64_t code_unit_bytes = 0;   ///< codes of a unit
-  int64_t gain_unit_bytes = 0;   ///< gains of a unit, 0 in the plain form
+  int64_t start_bytes = 0;      ///< in front of a panel
+  int64_t code_unit_bytes = 0;  ///< codes of a unit
+  int64_t gain_unit_bytes = 0;  ///< gains of a unit, 0 in the plain form
   int64_t panel_bytes = 0;
 
   CodesGeometry() = default;
@@ -54,11 +54,14 @@ class LutConsumer : public OpBase {
  protected:
   /// Reads and checks codebooks, entries, outputs, gain_limit, activation, scale and bias.
   Status init_common(const BuildContext& build);
-  /// Finds the table in the layout of the kernels: the mapped bytes when they are in it, else a private copy. shape_ is set.
+  /// Finds the table in the layout of the kernels: the mapped bytes when they are in it, else a private copy. shape_ is
+  /// set.
   Status init_table(const BuildContext& build);
   /// The codes value is one of this step's encode.
   Status check_codes(const TensorView& codes, int64_t images, int64_t rows) const;
-  bool is_simple() const { return activation_ == kernels::Activation::kNone || activation_ == kernels::Activation::kRelu; }
+  bool is_simple() const {
+    return activation_ == kernels::Activation::kNone || activation_ == kernels::Activation::kRelu;
+  }
 
   const kernels::LookupKernels* kernels_ = nullptr;
   const kernels::VectorKernels* vector_ = nullptr;

@@ -1,8 +1,8 @@
 // lut_conv: every pixel is encoded once; the codes of a tap are the codes of the image, displaced.
 //
-// Codes, gains and starts are spread into planes with a border whose gains are zero, one plane a phase of the strides, so that a tap reads
-// consecutive positions. An output position is i * width + j over the width of such a plane: the positions past the end of an output row are
-// computed too and dropped.
+// Codes, gains and starts are spread into planes with a border whose gains are zero, one plane a phase of the strides,
+// so that a tap reads consecutive positions. An output position is i * width + j over the width of such a plane: the
+// positions past the end of an output row are computed too and dropped.
 #include "core/checked.h"
 #include "core/ops/lut_common.h"
 
@@ -34,7 +34,8 @@ class LutConv final : public LutConsumer {
     LUTC_RETURN_IF_ERROR(ints("dilations", {1, 1}, 2, 1, &dilations_));
     LUTC_RETURN_IF_ERROR(ints("pads", {0, 0, 0, 0}, 4, 0, &pads_));
     groups_ = def_.attrs.get_int("group", 1);
-    if (groups_ < 1 || codebooks_ % groups_ != 0 || outputs_ % groups_ != 0) return invalid("group must divide codebooks and outputs");
+    if (groups_ < 1 || codebooks_ % groups_ != 0 || outputs_ % groups_ != 0)
+      return invalid("group must divide codebooks and outputs");
     residual_first_ = def_.attrs.get_int("activation_after_residual", 0) != 0;
     shape_.convolution = true;
     shape_.groups = groups_;
@@ -50,7 +51,8 @@ class LutConv final : public LutConsumer {
     LUTC_RETURN_IF_ERROR(init_table(build));
     stored_ = CodesGeometry(kernels_, codebooks_, gain_limit_);
     group_ = CodesGeometry(kernels_, shape_.codebooks, limit_);
-    start_planes_ = kernels_->start_element == 0 ? 0 : group_.start_bytes / (kernels_->start_element * kernels_->panel_rows);
+    start_planes_ =
+        kernels_->start_element == 0 ? 0 : group_.start_bytes / (kernels_->start_element * kernels_->panel_rows);
     return Status::ok();
   }
 
@@ -62,12 +64,14 @@ class LutConv final : public LutConsumer {
     const Shape y{e.batch, outputs_, e.out_height, e.out_width};
     LUTC_RETURN_IF_ERROR(ctx.set_output(0, DType::kF32, y));
     if (ctx.has_input(4)) {
-      if (ctx.input_shape(4) != y) return invalid("residual has shape " + ctx.input_shape(4).to_string() + ", the output " + y.to_string());
+      if (ctx.input_shape(4) != y)
+        return invalid("residual has shape " + ctx.input_shape(4).to_string() + ", the output " + y.to_string());
       if (ctx.input_dtype(4) != DType::kF32) return invalid("residual must be f32");
       if (is_simple() || residual_first_) ctx.may_overwrite(0, 4);
     }
     int64_t bytes = 0;
-    if (!checked_mul(scratch_bytes(e), static_cast<int64_t>(std::max(1, ctx.num_threads())), &bytes) || bytes > (int64_t{1} << 40))
+    if (!checked_mul(scratch_bytes(e), static_cast<int64_t>(std::max(1, ctx.num_threads())), &bytes) ||
+        bytes > (int64_t{1} << 40))
       return invalid("the image is too large");
     ctx.request_scratch(static_cast<size_t>(bytes));
     return Status::ok();
@@ -123,15 +127,17 @@ class LutConv final : public LutConsumer {
   struct Planes {
     uint8_t* codes;
     uint8_t* gains;
-    uint8_t* starts;   ///< a plane a window, or the sums over taps of one
+    uint8_t* starts;  ///< a plane a window, or the sums over taps of one
     int64_t* taps;
   };
 
-  Status ints(const char* name, std::vector<int64_t> fallback, size_t size, int64_t low, std::vector<int64_t>* out) const {
+  Status ints(const char* name, std::vector<int64_t> fallback, size_t size, int64_t low,
+              std::vector<int64_t>* out) const {
     *out = def_.attrs.get_ints(name, fallback);
     const auto outside = [=](int64_t v) { return v < low || v > kMaxStep; };
     if (out->size() != size || std::any_of(out->begin(), out->end(), outside))
-      return invalid(std::string(name) + " must be " + std::to_string(size) + " integers in " + std::to_string(low) + " .. 2^20");
+      return invalid(std::string(name) + " must be " + std::to_string(size) + " integers in " + std::to_string(low) +
+                     " .. 2^20");
     return Status::ok();
   }
 
@@ -148,7 +154,8 @@ class LutConv final : public LutConsumer {
     e->plane_rows = (height + strides_[0] - 1) / strides_[0];
     e->plane_width = (width + strides_[1] - 1) / strides_[1];
     int64_t n = 0;
-    if (!checked_mul(strides_[0] * strides_[1], e->plane_rows, &n) || !checked_mul(n, e->plane_width, &n) || n > (int64_t{1} << 36))
+    if (!checked_mul(strides_[0] * strides_[1], e->plane_rows, &n) || !checked_mul(n, e->plane_width, &n) ||
+        n > (int64_t{1} << 36))
       return invalid("the image is too large");
     e->length = (n + tile_block() + 31) / 32 * 32;
     return Status::ok();
@@ -158,7 +165,9 @@ class LutConv final : public LutConsumer {
   int64_t tile_block() const { return int64_t{1} * kernels_->block_panels * kernels_->panel_rows; }
   static int64_t aligned(int64_t n) { return (n + 63) / 64 * 64; }
 
-  int64_t tile_rows(const Extent& e) const { return std::clamp<int64_t>(kTilePositions / e.plane_width, 1, e.out_height); }
+  int64_t tile_rows(const Extent& e) const {
+    return std::clamp<int64_t>(kTilePositions / e.plane_width, 1, e.out_height);
+  }
   int64_t tile_length(const Extent& e) const {
     const int64_t positions = (tile_rows(e) - 1) * e.plane_width + e.out_width;
     return (positions + tile_block() - 1) / tile_block() * tile_block();
@@ -168,20 +177,24 @@ class LutConv final : public LutConsumer {
     return (e.out_height + rows - 1) / rows * ((outputs + kTileColumns - 1) / kTileColumns);
   }
 
-  int64_t code_bytes(const Extent& e) const { return group_.units * kernels_->code_planes * kernels_->code_bytes * e.length; }
+  int64_t code_bytes(const Extent& e) const {
+    return group_.units * kernels_->code_planes * kernels_->code_bytes * e.length;
+  }
   int64_t gain_bytes(const Extent& e) const { return group_.units * kernels_->gain_bytes * e.length; }
   int64_t start_bytes(const Extent& e) const { return start_planes_ * kernels_->start_element * e.length; }
   int64_t acc_bytes(const Extent& e) const { return aligned(4 * kTileColumns * tile_length(e)) + 64; }
   /// Accumulators, taps, codes, gains, starts and (where starts are summed over taps) the sums.
   int64_t scratch_bytes(const Extent& e) const {
-    return acc_bytes(e) + aligned(8 * shape_.taps) + aligned(code_bytes(e)) + aligned(gain_bytes(e)) + 2 * aligned(start_bytes(e));
+    return acc_bytes(e) + aligned(8 * shape_.taps) + aligned(code_bytes(e)) + aligned(gain_bytes(e)) +
+           2 * aligned(start_bytes(e));
   }
   int32_t* acc_of(const Extent&, uint8_t* scratch) const { return reinterpret_cast<int32_t*>(scratch); }
 
   /// Position in the planes of pixel (y, x) of the unpadded image.
   int64_t position(const Extent& e, int64_t y, int64_t x) const {
     const int64_t py = y + pads_[0], px = x + pads_[1];
-    return ((py % strides_[0] * strides_[1] + px % strides_[1]) * e.plane_rows + py / strides_[0]) * e.plane_width + px / strides_[1];
+    return ((py % strides_[0] * strides_[1] + px % strides_[1]) * e.plane_rows + py / strides_[0]) * e.plane_width +
+           px / strides_[1];
   }
 
   Planes spread(const Job& job, int64_t image, int64_t group, uint8_t* scratch) const {
@@ -196,7 +209,8 @@ class LutConv final : public LutConsumer {
       for (int64_t v = 0; v < kernel_[1]; ++v) {
         const int64_t y = u * dilations_[0], x = v * dilations_[1];
         p.taps[u * kernel_[1] + v] =
-            ((y % strides_[0] * strides_[1] + x % strides_[1]) * e.plane_rows + y / strides_[0]) * e.plane_width + x / strides_[1];
+            ((y % strides_[0] * strides_[1] + x % strides_[1]) * e.plane_rows + y / strides_[0]) * e.plane_width +
+            x / strides_[1];
       }
     }
     std::memset(p.codes, 0, static_cast<size_t>(code_bytes(e)));
@@ -226,7 +240,8 @@ class LutConv final : public LutConsumer {
 
   /// Copies a run of positions of every plane of a panel.
   void copy_run(const Extent& e, const uint8_t* panel, int64_t lane, int64_t run, int64_t to, const Planes& p) const {
-    const int64_t rows = kernels_->panel_rows, code = kernels_->code_bytes, gain = kernels_->gain_bytes, start = kernels_->start_element;
+    const int64_t rows = kernels_->panel_rows, code = kernels_->code_bytes, gain = kernels_->gain_bytes,
+                  start = kernels_->start_element;
     const auto copy = [run](uint8_t* target, const uint8_t* source, int64_t bytes) {
       if (run == 1 && bytes == 4) {
         std::memcpy(target, source, 4);
@@ -237,7 +252,8 @@ class LutConv final : public LutConsumer {
     for (int64_t u = 0; u < group_.units; ++u) {
       const uint8_t* codes = panel + stored_.start_bytes + u * stored_.unit_bytes();
       for (int64_t h = 0; h < kernels_->code_planes; ++h)
-        copy(p.codes + ((u * kernels_->code_planes + h) * e.length + to) * code, codes + (h * rows + lane) * code, code);
+        copy(p.codes + ((u * kernels_->code_planes + h) * e.length + to) * code, codes + (h * rows + lane) * code,
+             code);
       uint8_t* gains = p.gains + (u * e.length + to) * gain;
       if (gain_limit_ > 0) {
         copy(gains, codes + stored_.code_unit_bytes + lane * gain, gain);
@@ -314,7 +330,8 @@ class LutConv final : public LutConsumer {
     const int64_t outputs = outputs_ / groups_, column_tiles = (outputs + kTileColumns - 1) / kTileColumns;
     const int64_t rows_per_tile = tile_rows(e), stride = tile_length(e);
     const int64_t row = item / column_tiles * rows_per_tile, column = item % column_tiles * kTileColumns;
-    const int64_t rows = std::min(rows_per_tile, e.out_height - row), columns = std::min(kTileColumns, outputs - column);
+    const int64_t rows = std::min(rows_per_tile, e.out_height - row),
+                  columns = std::min(kTileColumns, outputs - column);
     const int64_t positions = (rows - 1) * e.plane_width + e.out_width, first = row * e.plane_width;
     const int64_t cell = kernels::layout_cell(layout_, entries_);
     const bool by_rows = layout_ == kernels::TableLayout::kRows;
@@ -341,7 +358,8 @@ class LutConv final : public LutConsumer {
       b.table_unit_step = by_rows ? entries_ * outputs : b.columns * cell;
       b.table_entry_step = outputs;
       for (int64_t f = 0; f < positions; f += tile_block()) {
-        b.panels = static_cast<int>((std::min(tile_block(), positions - f) + kernels_->panel_rows - 1) / kernels_->panel_rows);
+        b.panels =
+            static_cast<int>((std::min(tile_block(), positions - f) + kernels_->panel_rows - 1) / kernels_->panel_rows);
         b.codes = p.codes + (first + f) * kernels_->code_bytes;
         b.gains = p.gains + (first + f) * kernels_->gain_bytes;
         b.starts = p.starts + (first + f) * kernels_->start_element;
@@ -352,7 +370,8 @@ class LutConv final : public LutConsumer {
     finish(job, image, group * outputs + column, columns, row, rows, acc, stride);
   }
 
-  void finish(const Job& job, int64_t image, int64_t column, int64_t columns, int64_t row, int64_t rows, const int32_t* acc, int64_t stride) const {
+  void finish(const Job& job, int64_t image, int64_t column, int64_t columns, int64_t row, int64_t rows,
+              const int32_t* acc, int64_t stride) const {
     const Extent& e = job.e;
     const int64_t plane = e.out_height * e.out_width;
     const bool merged = e.plane_width == e.out_width;  // rows follow each other

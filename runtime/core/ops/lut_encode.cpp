@@ -49,8 +49,11 @@ class LutEncode final : public OpBase {
       LUTC_RETURN_IF_ERROR(expect(9, DType::kI8, 2, "the projection's matrix"));
       LUTC_RETURN_IF_ERROR(expect(10, DType::kF32, 1, "the projection's mul"));
       s.inputs = shape(7)[0];
-      if (s.inputs < 1 || shape(8) != shape(7) || shape(9) != Shape{s.inputs, s.features} || shape(10) != Shape{s.features})
-        return invalid("the projection must be offset [D], inv_scale [D], matrix [D, r], mul [r] with r the features that are encoded");
+      if (s.inputs < 1 || shape(8) != shape(7) || shape(9) != Shape{s.inputs, s.features} ||
+          shape(10) != Shape{s.features})
+        return invalid(
+            "the projection must be offset [D], inv_scale [D], matrix [D, r], mul [r] with r the features that are "
+            "encoded");
       s.proj_offset = data<float>(7);
       s.proj_inv_scale = data<float>(8);
       s.matrix = data<int8_t>(9);
@@ -67,14 +70,18 @@ class LutEncode final : public OpBase {
 
   Status infer(InferContext& ctx) const override {
     const Shape& x = ctx.input_shape(0);
-    if (channels_ ? x.rank != 4 : x.rank < 1) return invalid(channels_ ? "x must be [B, C, H, W]" : "x must have a feature axis");
+    if (channels_ ? x.rank != 4 : x.rank < 1)
+      return invalid(channels_ ? "x must be [B, C, H, W]" : "x must have a feature axis");
     const int64_t features = channels_ ? x[1] : x[x.rank - 1];
-    if (features != inputs_) return invalid("x has " + std::to_string(features) + " features, this layer encodes " + std::to_string(inputs_));
+    if (features != inputs_)
+      return invalid("x has " + std::to_string(features) + " features, this layer encodes " + std::to_string(inputs_));
     const int64_t images = channels_ ? x[0] : 1;
     const int64_t rows = channels_ ? x.product(2, 4) : x.product(0, x.rank - 1);
     int64_t bytes = 0;
-    if (!geometry_.bytes(images, rows, &bytes)) return invalid("the codes of shape " + x.to_string() + " are too large");
-    // Leading dims stay, so that consumers know them; the last one holds everything (rounded up to a whole number of bytes a row).
+    if (!geometry_.bytes(images, rows, &bytes))
+      return invalid("the codes of shape " + x.to_string() + " are too large");
+    // Leading dims stay, so that consumers know them; the last one holds everything (rounded up to a whole number of
+    // bytes a row).
     const int64_t count = std::max<int64_t>(images * rows, 1);
     Shape shape = channels_ ? Shape{x[0], x[2], x[3], 0} : x;
     shape[shape.rank - 1] = (bytes + count - 1) / count;
@@ -129,9 +136,11 @@ class LutEncode final : public OpBase {
     return def_.inputs[i].tensor.as<T>();
   }
   Status expect(size_t i, DType type, int rank, const char* what) const {
-    if (!present(i) || !def_.inputs[i].constant || def_.inputs[i].tensor.data == nullptr) return invalid(std::string(what) + " must be a constant");
+    if (!present(i) || !def_.inputs[i].constant || def_.inputs[i].tensor.data == nullptr)
+      return invalid(std::string(what) + " must be a constant");
     const TensorView& t = def_.inputs[i].tensor;
-    if (t.dtype != type || t.shape.rank != rank) return invalid(std::string(what) + " must be " + dtype_name(type) + " of rank " + std::to_string(rank));
+    if (t.dtype != type || t.shape.rank != rank)
+      return invalid(std::string(what) + " must be " + dtype_name(type) + " of rank " + std::to_string(rank));
     return Status::ok();
   }
 

@@ -9,8 +9,6 @@ namespace {
 constexpr int64_t kTileColumns = 48;
 /// Codes that stay in a level 2 cache while the table passes by.
 constexpr int64_t kCodesBytes = 256 * 1024;
-/// Up to this many rows, gathering whole table rows beats shuffling tables (measured; only where the canonical table is at hand).
-constexpr int64_t kGatherRows = 4;
 
 class LutLinear final : public LutConsumer {
  public:
@@ -37,7 +35,8 @@ class LutLinear final : public LutConsumer {
     y[y.rank - 1] = outputs_;
     LUTC_RETURN_IF_ERROR(ctx.set_output(0, DType::kF32, y));
     if (ctx.has_input(4)) {
-      if (ctx.input_shape(4) != y) return invalid("residual has shape " + ctx.input_shape(4).to_string() + ", the output " + y.to_string());
+      if (ctx.input_shape(4) != y)
+        return invalid("residual has shape " + ctx.input_shape(4).to_string() + ", the output " + y.to_string());
       if (ctx.input_dtype(4) != DType::kF32) return invalid("residual must be f32");
       if (is_simple()) ctx.may_overwrite(0, 4);
     }
@@ -59,7 +58,7 @@ class LutLinear final : public LutConsumer {
     uint8_t* scratch = static_cast<uint8_t*>(ctx.scratch());
     const int64_t work = rows * codebooks_ * outputs_ / 16;
     const int threads = work < kParallelWork ? 1 : ctx.num_threads();
-    if (rows_table_ != nullptr && (rows <= kGatherRows || layout_ == kernels::TableLayout::kRows)) {
+    if (rows_table_ != nullptr && rows <= kernels_->gather_rows) {
       const int64_t blocks = (outputs_ + 63) / 64;
       ctx.pool().parallel_for(rows * blocks, 1, threads, [&](int64_t begin, int64_t end, int worker) {
         gather(job, begin, end, blocks, scratch + static_cast<size_t>(worker) * scratch_);
@@ -129,7 +128,8 @@ class LutLinear final : public LutConsumer {
     finish(job, acc, tile_rows_, row, rows, column, columns);
   }
 
-  void finish(const Job& job, const int32_t* acc, int64_t acc_stride, int64_t row, int64_t rows, int64_t column, int64_t columns) const {
+  void finish(const Job& job, const int32_t* acc, int64_t acc_stride, int64_t row, int64_t rows, int64_t column,
+              int64_t columns) const {
     const int64_t at = row * outputs_ + column;
     kernels::FinishBlock f;
     f.acc = acc;
@@ -163,7 +163,8 @@ class LutLinear final : public LutConsumer {
       const int64_t row = item / blocks, last = std::min(end, (row + 1) * blocks);
       const int64_t column = item % blocks * 64, stop = std::min(outputs_, (last - row * blocks) * 64);
       const uint8_t* panel = job.codes + row / kernels_->panel_rows * geometry_.panel_bytes;
-      for (int64_t c = 0; c < codebooks_; ++c) geometry_.extract(panel, row % kernels_->panel_rows, entries_, c, codes + c, gains + c);
+      for (int64_t c = 0; c < codebooks_; ++c)
+        geometry_.extract(panel, row % kernels_->panel_rows, entries_, c, codes + c, gains + c);
       kernels::GatherRow g;
       g.codes = codes;
       g.gains = gain_limit_ > 0 ? gains : nullptr;

@@ -1,5 +1,6 @@
-// Encode with AVX2: 8 rows in the 32-bit lanes, four vectors a panel. A slot is two vectors of int16 pairs, (0, 2) and (1, 3); directions are int16
-// and come times 16, so that the sum of two vpmaddwd has room for the entry's index in its low four bits.
+// Encode with AVX2: 8 rows in the 32-bit lanes, four vectors a panel. A slot is two vectors of int16 pairs, (0, 2) and
+// (1, 3); directions are int16 and come times 16, so that the sum of two vpmaddwd has room for the entry's index in its
+// low four bits.
 //
 // The stages are those of encode_avx512.cpp: quantise, arrange, score.
 #include <immintrin.h>
@@ -46,7 +47,8 @@ Scratch carve(const EncodeView& e, void* memory) {
 LUTC_INLINE __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 
 LUTC_INLINE __m256i first_lanes(int64_t n) {
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n > 8 ? 8 : n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n > 8 ? 8 : n)),
+                            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
 /// See encode_avx512.cpp: NaN passes min and becomes the most negative integer.
@@ -60,8 +62,8 @@ LUTC_INLINE __m256i to_bytes(const __m256i (&v)[4]) {
   return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 
-void quantise_rows(const float* x, int64_t stride, int64_t rows, int64_t features, const float* offset, const float* inv_scale, int8_t* q,
-                   int64_t q_stride) {
+void quantise_rows(const float* x, int64_t stride, int64_t rows, int64_t features, const float* offset,
+                   const float* inv_scale, int8_t* q, int64_t q_stride) {
   for (int64_t d = 0; d < features; d += 32) {
     const bool whole = features - d >= 32;
     __m256 scale[4], shift[4];
@@ -74,8 +76,11 @@ void quantise_rows(const float* x, int64_t stride, int64_t rows, int64_t feature
     for (int64_t r = 0; r < rows; ++r) {
       const float* p = x + r * stride + d;
       __m256i v[4];
-      for (int i = 0; i < 4; ++i) v[i] = quantise(whole ? _mm256_loadu_ps(p + 8 * i) : _mm256_maskload_ps(p + 8 * i, mask[i]), shift[i], scale[i]);
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(q + r * q_stride + d), _mm256_max_epi8(to_bytes(v), _mm256_set1_epi8(-127)));
+      for (int i = 0; i < 4; ++i)
+        v[i] =
+            quantise(whole ? _mm256_loadu_ps(p + 8 * i) : _mm256_maskload_ps(p + 8 * i, mask[i]), shift[i], scale[i]);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(q + r * q_stride + d),
+                          _mm256_max_epi8(to_bytes(v), _mm256_set1_epi8(-127)));
     }
   }
 }
@@ -114,7 +119,8 @@ void arrange(const EncodeView& e, const int8_t* q, int64_t stride, __m256i* slot
 #pragma GCC unroll 8
         for (int r = 0; r < 8; ++r) {
           const int8_t* p = q + (8 * g + r) * stride;
-          const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + a)), high = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + b));
+          const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + a)),
+                        high = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + b));
           v[r] = _mm256_shuffle_epi8(_mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1), index);
         }
       } else {
@@ -136,12 +142,14 @@ void arrange(const EncodeView& e, const int8_t* q, int64_t stride, __m256i* slot
 LUTC_INLINE __m256i pack_quad(const __m256i (&v)[4]) {
   const __m256i byte = _mm256_set1_epi32(255);
   const __m256i low = _mm256_or_si256(_mm256_and_si256(v[0], byte), _mm256_slli_epi32(_mm256_and_si256(v[1], byte), 8));
-  const __m256i high = _mm256_or_si256(_mm256_slli_epi32(_mm256_and_si256(v[2], byte), 16), _mm256_slli_epi32(v[3], 24));
+  const __m256i high =
+      _mm256_or_si256(_mm256_slli_epi32(_mm256_and_si256(v[2], byte), 16), _mm256_slli_epi32(v[3], 24));
   return _mm256_or_si256(low, high);
 }
 
 LUTC_INLINE __m256i quantise_feature(__m256 x, const float* offset, const float* inv_scale, int64_t f) {
-  return _mm256_max_epi32(quantise(x, _mm256_set1_ps(offset[f]), _mm256_set1_ps(inv_scale[f])), _mm256_set1_epi32(-127));
+  return _mm256_max_epi32(quantise(x, _mm256_set1_ps(offset[f]), _mm256_set1_ps(inv_scale[f])),
+                          _mm256_set1_epi32(-127));
 }
 
 /// feature(f, g): feature f of the rows of vector g.
@@ -215,7 +223,8 @@ LUTC_INLINE void product(const __m256i* slots, int64_t count, const int8_t* matr
       const __m256i q = _mm256_load_si256(slots + s * kVectors + g), qe = even_pair(q), qo = odd_pair(q);
 #pragma GCC unroll 2
       for (int n = 0; n < kN; ++n) {
-        acc[n][g] = _mm256_add_epi32(acc[n][g], _mm256_add_epi32(_mm256_madd_epi16(qe, even[n]), _mm256_madd_epi16(qo, odd[n])));
+        acc[n][g] = _mm256_add_epi32(acc[n][g],
+                                     _mm256_add_epi32(_mm256_madd_epi16(qe, even[n]), _mm256_madd_epi16(qo, odd[n])));
       }
     }
   }
@@ -225,7 +234,7 @@ void project(const EncodeView& e, const __m256i* slots, __m256i* features) {
   for (int64_t b = 0; b < e.block_count; ++b) {
     const int64_t count = (e.blocks[4 * b + 1] + 3) / 4, column = e.blocks[4 * b + 2], columns = e.blocks[4 * b + 3];
     const int8_t* matrix = e.block_matrix[b];
-    const auto emit = [&](int64_t j, const __m256i (&sum)[kVectors]) {
+    const auto emit = [&](int64_t j, const __m256i(&sum)[kVectors]) {
       const int64_t f = column + j;
       for (int g = 0; g < kVectors; ++g) {
         const __m256 z = _mm256_mul_ps(_mm256_cvtepi32_ps(sum[g]), _mm256_set1_ps(e.mul[f]));
@@ -250,8 +259,8 @@ void project(const EncodeView& e, const __m256i* slots, __m256i* features) {
 
 /// One codebook of 16 rows (two vectors): codes, and in the gain form gains, as int32 lanes.
 template <int kSlots, bool kGain>
-LUTC_INLINE void encode_codebook(int entries, const __m256i* slots, const uint8_t* directions, const int32_t* start, float mul, float limit,
-                                 __m256i* code, __m256i* gain) {
+LUTC_INLINE void encode_codebook(int entries, const __m256i* slots, const uint8_t* directions, const int32_t* start,
+                                 float mul, float limit, __m256i* code, __m256i* gain) {
   __m256i even[2][kSlots], odd[2][kSlots], best[2];
 #pragma GCC unroll 2
   for (int g = 0; g < 2; ++g) {
@@ -324,11 +333,14 @@ void score(const EncodeView& e, const __m256i* slots, uint8_t* panel) {
       const int used = e.slot_count[c];
       for (int g = 0; g < kVectors; g += 2) {
         if (used == 1) {
-          encode_codebook<1, kGain>(e.entries, slots + g, directions, e.start + 16 * c, e.gain_mul[c], limit, code + g, gain + g);
+          encode_codebook<1, kGain>(e.entries, slots + g, directions, e.start + 16 * c, e.gain_mul[c], limit, code + g,
+                                    gain + g);
         } else if (used == 2) {
-          encode_codebook<2, kGain>(e.entries, slots + g, directions, e.start + 16 * c, e.gain_mul[c], limit, code + g, gain + g);
+          encode_codebook<2, kGain>(e.entries, slots + g, directions, e.start + 16 * c, e.gain_mul[c], limit, code + g,
+                                    gain + g);
         } else {
-          encode_codebook<3, kGain>(e.entries, slots + g, directions, e.start + 16 * c, e.gain_mul[c], limit, code + g, gain + g);
+          encode_codebook<3, kGain>(e.entries, slots + g, directions, e.start + 16 * c, e.gain_mul[c], limit, code + g,
+                                    gain + g);
         }
       }
       slots += used * kVectors;
@@ -344,7 +356,8 @@ void score(const EncodeView& e, const __m256i* slots, uint8_t* panel) {
       const __m256i pairs[2] = {_mm256_permute2x128_si256(low, high, 0x20), _mm256_permute2x128_si256(low, high, 0x31)};
       for (int i = 0; i < 2; ++i) {
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 32 * i), pairs[i]);
-        starts[i] = _mm256_sub_epi16(starts[i], _mm256_maddubs_epi16(_mm256_set1_epi8(static_cast<char>(128)), pairs[i]));
+        starts[i] =
+            _mm256_sub_epi16(starts[i], _mm256_maddubs_epi16(_mm256_set1_epi8(static_cast<char>(128)), pairs[i]));
       }
       out += 64;
       if ((u + 1) % window == 0 || u + 1 == units) {
@@ -369,26 +382,32 @@ void encode_avx2(const EncodeView& e, const EncodeInput& in, uint8_t* panel, int
   const bool by_rows = in.feature_stride == 1;
   __m256i mask[kVectors];
   for (int g = 0; g < kVectors; ++g) mask[g] = first_lanes(in.rows - 8 * g);
-  const auto pixels = [&](int64_t f, int g) { return _mm256_maskload_ps(in.x + f * in.feature_stride + 8 * g, mask[g]); };
+  const auto pixels = [&](int64_t f, int g) {
+    return _mm256_maskload_ps(in.x + f * in.feature_stride + 8 * g, mask[g]);
+  };
   if (by_rows) {
     const int64_t features = e.projected ? e.inputs : e.features;
     // Rows that do not exist are zeros: their codes must be in range.
-    for (int64_t r = in.rows; r < kRows; ++r) std::memset(s.rows + r * s.row_stride, 0, static_cast<size_t>(s.row_stride));
-    quantise_rows(in.x, in.row_stride, in.rows, features, e.projected ? e.proj_offset : e.offset, e.projected ? e.proj_inv_scale : e.inv_scale, s.rows,
-                  s.row_stride);
+    for (int64_t r = in.rows; r < kRows; ++r)
+      std::memset(s.rows + r * s.row_stride, 0, static_cast<size_t>(s.row_stride));
+    quantise_rows(in.x, in.row_stride, in.rows, features, e.projected ? e.proj_offset : e.offset,
+                  e.projected ? e.proj_inv_scale : e.inv_scale, s.rows, s.row_stride);
   }
   if (e.projected) {
     if (by_rows) {
       input_slots_of_rows(e, s.rows, s.row_stride, s.input_slots);
     } else {
-      input_slots_of_features(e, s.input_slots, [&](int64_t d, int g) { return quantise_feature(pixels(d, g), e.proj_offset, e.proj_inv_scale, d); });
+      input_slots_of_features(e, s.input_slots, [&](int64_t d, int g) {
+        return quantise_feature(pixels(d, g), e.proj_offset, e.proj_inv_scale, d);
+      });
     }
     project(e, s.input_slots, s.features);
     slots_of_features(e, s.slots, [&](int64_t f, int g) { return s.features[f * kVectors + g]; });
   } else if (by_rows) {
     arrange(e, s.rows, s.row_stride, s.slots);
   } else {
-    slots_of_features(e, s.slots, [&](int64_t f, int g) { return quantise_feature(pixels(f, g), e.offset, e.inv_scale, f); });
+    slots_of_features(e, s.slots,
+                      [&](int64_t f, int g) { return quantise_feature(pixels(f, g), e.offset, e.inv_scale, f); });
   }
   e.gain_limit > 0 ? score<true>(e, s.slots, panel) : score<false>(e, s.slots, panel);
 }

@@ -1,8 +1,9 @@
 // Lookups with AVX2: 32 rows in the byte lanes, vpshufb looks one codebook up.
 //
-// Gain form: the entries of two codebooks are interleaved, vpmaddubsw multiplies them by two gains and sums. The 16-bit sums start at minus 128
-// times the window's gains, so that the entries' offset is gone at the end of the window and only the sum of signed entries must fit: sums may
-// wrap on the way. Plain form: bytes are summed as even and odd 16-bit halves.
+// Gain form: the entries of two codebooks are interleaved, vpmaddubsw multiplies them by two gains and sums. The 16-bit
+// sums start at minus 128 times the window's gains, so that the entries' offset is gone at the end of the window and
+// only the sum of signed entries must fit: sums may wrap on the way. Plain form: bytes are summed as even and odd
+// 16-bit halves.
 #include "kernels/avx2/lookup_avx2.h"
 
 #include <immintrin.h>
@@ -20,10 +21,12 @@ constexpr int64_t kPlainUnits = 128;
 
 LUTC_INLINE __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 LUTC_INLINE void store(void* p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
-LUTC_INLINE __m256i entries(const uint8_t* p) { return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+LUTC_INLINE __m256i entries(const uint8_t* p) {
+  return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
 
-/// Interleaving works within 128-bit lanes: the lower half of two vectors of 32 rows is rows 0 .. 7 and 16 .. 23. This loads eight 16-bit values at p
-/// and eight 32 bytes (16 rows) further.
+/// Interleaving works within 128-bit lanes: the lower half of two vectors of 32 rows is rows 0 .. 7 and 16 .. 23. This
+/// loads eight 16-bit values at p and eight 32 bytes (16 rows) further.
 LUTC_INLINE __m256i load_halves(const uint8_t* p) {
   const __m256i low = _mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   return _mm256_inserti128_si256(low, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 32)), 1);
@@ -31,7 +34,8 @@ LUTC_INLINE __m256i load_halves(const uint8_t* p) {
 
 /// The sums of such rows to int32: acc = sums, or acc += sums.
 LUTC_INLINE void flush(int32_t* acc, __m256i sums, bool first) {
-  __m256i low = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(sums)), high = _mm256_cvtepi16_epi32(_mm256_extracti128_si256(sums, 1));
+  __m256i low = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(sums)),
+          high = _mm256_cvtepi16_epi32(_mm256_extracti128_si256(sums, 1));
   if (!first) {
     low = _mm256_add_epi32(low, load(acc));
     high = _mm256_add_epi32(high, load(acc + 16));
@@ -40,7 +44,8 @@ LUTC_INLINE void flush(int32_t* acc, __m256i sums, bool first) {
   store(acc + 16, high);
 }
 
-/// One panel times kN columns. kWide: gains above 64, for which two products may not be added before they are 16-bit sums.
+/// One panel times kN columns. kWide: gains above 64, for which two products may not be added before they are 16-bit
+/// sums.
 template <int kN, bool kWide>
 void gain_block(const LookupBlock& b) {
   const int64_t window = window_units_avx2(b.gain_limit);
@@ -64,7 +69,8 @@ void gain_block(const LookupBlock& b) {
         const __m256i gain_low = load_halves(gains), gain_high = load_halves(gains + 16);
 #pragma GCC unroll 4
         for (int n = 0; n < kN; ++n) {
-          const __m256i e = _mm256_shuffle_epi8(entries(table + n * kCell), even), o = _mm256_shuffle_epi8(entries(table + n * kCell + 16), odd);
+          const __m256i e = _mm256_shuffle_epi8(entries(table + n * kCell), even),
+                        o = _mm256_shuffle_epi8(entries(table + n * kCell + 16), odd);
           const __m256i lo = _mm256_unpacklo_epi8(e, o), hi = _mm256_unpackhi_epi8(e, o);
           if constexpr (kWide) {
             const __m256i mask = _mm256_set1_epi16(255);
@@ -91,7 +97,8 @@ void gain_block(const LookupBlock& b) {
   }
 }
 
-/// all += entries; odd += entries in the odd bytes. One asm, so that the block keeps its registers (gcc would reassociate the sums).
+/// all += entries; odd += entries in the odd bytes. One asm, so that the block keeps its registers (gcc would
+/// reassociate the sums).
 LUTC_INLINE void plain_step(__m256i& all, __m256i& odd, __m256i line, __m256i code, __m256i odd_bytes) {
   __m256i e;
   asm volatile(
@@ -138,11 +145,13 @@ void plain_block(const LookupBlock& b) {
     for (int p = 0; p < kP; ++p) {
       for (int n = 0; n < kN; ++n) {
         const __m256i even = _mm256_sub_epi16(all[p][n], _mm256_slli_epi16(odd[p][n], 8));
-        const __m256i rows[2] = {_mm256_unpacklo_epi16(even, odd[p][n]), _mm256_unpackhi_epi16(even, odd[p][n])};  // 0-7 16-23, 8-15 24-31
+        const __m256i rows[2] = {_mm256_unpacklo_epi16(even, odd[p][n]),
+                                 _mm256_unpackhi_epi16(even, odd[p][n])};  // 0-7 16-23, 8-15 24-31
         int32_t* acc = b.acc + n * b.acc_stride + p * kRows;
         for (int half = 0; half < 2; ++half) {
           for (int lane = 0; lane < 2; ++lane) {
-            const __m128i eight = lane == 0 ? _mm256_castsi256_si128(rows[half]) : _mm256_extracti128_si256(rows[half], 1);
+            const __m128i eight =
+                lane == 0 ? _mm256_castsi256_si128(rows[half]) : _mm256_extracti128_si256(rows[half], 1);
             __m256i sum = _mm256_add_epi32(_mm256_cvtepu16_epi32(eight), _mm256_set1_epi32(offset));
             int32_t* target = acc + lane * 16 + half * 8;
             if (!first) sum = _mm256_add_epi32(sum, load(target));
@@ -170,10 +179,14 @@ LookupBlock part(const LookupBlock& b, int p, int n) {
 template <bool kWide>
 void gain_columns(const LookupBlock& b) {
   switch (b.columns) {
-    case 4: return gain_block<4, kWide>(b);
-    case 3: return gain_block<3, kWide>(b);
-    case 2: return gain_block<2, kWide>(b);
-    default: return gain_block<1, kWide>(b);
+    case 4:
+      return gain_block<4, kWide>(b);
+    case 3:
+      return gain_block<3, kWide>(b);
+    case 2:
+      return gain_block<2, kWide>(b);
+    default:
+      return gain_block<1, kWide>(b);
   }
 }
 
@@ -218,7 +231,8 @@ LUTC_INLINE void transpose8(__m256i (&v)[8]) {
 
 /// Lanes below n.
 LUTC_INLINE __m256i first_lanes(int64_t n) {
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n > 8 ? 8 : n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n > 8 ? 8 : n)),
+                            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
 LUTC_INLINE __m256 finish(const FinishBlock& f, __m256 y, __m256i mask, int64_t at) {
@@ -276,13 +290,16 @@ void gather_row(const GatherRow& r) {
   int64_t n = 0;
   const auto entry = [&](int64_t c) { return r.table + (c * r.entries + (r.codes[c] & (r.entries - 1))) * r.outputs; };
   const auto gain = [&](int64_t c) { return r.gains != nullptr ? r.gains[c] : int8_t{1}; };
-  const auto widen = [](const int8_t* p) { return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); };
+  const auto widen = [](const int8_t* p) {
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  };
   for (; n + 16 <= r.columns; n += 16) {
     __m256i low = _mm256_setzero_si256(), high = _mm256_setzero_si256();  // columns 0-3 8-11, 4-7 12-15
     for (int64_t c = 0; c < r.codebooks; c += 2) {
       const bool both = c + 1 < r.codebooks;
       const __m256i a = widen(entry(c) + n), b = both ? widen(entry(c + 1) + n) : _mm256_setzero_si256();
-      const uint32_t pair = static_cast<uint16_t>(gain(c)) | static_cast<uint32_t>(static_cast<uint16_t>(both ? gain(c + 1) : 0)) << 16;
+      const uint32_t pair =
+          static_cast<uint16_t>(gain(c)) | static_cast<uint32_t>(static_cast<uint16_t>(both ? gain(c + 1) : 0)) << 16;
       const __m256i gains = _mm256_set1_epi32(static_cast<int32_t>(pair));
       low = _mm256_add_epi32(low, _mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), gains));
       high = _mm256_add_epi32(high, _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), gains));
@@ -312,6 +329,7 @@ const LookupKernels kLookupAvx2 = {
     /*start_element=*/2,
     /*block_panels=*/2,
     kColumns,
+    /*gather_rows=*/7,
     [](int64_t units, int gain_limit) -> int64_t {
       const int64_t window = window_units_avx2(gain_limit);
       return gain_limit > 0 ? (units + window - 1) / window * 2 * kRows : 0;

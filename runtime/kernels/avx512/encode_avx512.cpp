@@ -1,11 +1,11 @@
 // Encode with AVX-512 VNNI: 16 rows in the 32-bit lanes, one vpdpbusd a slot and direction.
 //
-// A panel goes through three stages: quantise (rows of int8), arrange (a vector of 16 rows a slot), score. Images arrive with rows contiguous,
-// so their quantise makes the slots at once; a projection is an int8 matrix product between two quantise stages.
-#include "kernels/avx512/intrinsics.h"
-
+// A panel goes through three stages: quantise (rows of int8), arrange (a vector of 16 rows a slot), score. Images
+// arrive with rows contiguous, so their quantise makes the slots at once; a projection is an int8 matrix product
+// between two quantise stages.
 #include <cstring>
 
+#include "kernels/avx512/intrinsics.h"
 #include "kernels/avx512/lookup_avx512.h"
 
 namespace lutc::kernels {
@@ -17,7 +17,8 @@ constexpr int kRows = 16;
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-/// Scratch: slot vectors [slots rounded up to 16][panels, 1 or 2][16 rows], then quantised rows [16][stride] or projected features [features][16].
+/// Scratch: slot vectors [slots rounded up to 16][panels, 1 or 2][16 rows], then quantised rows [16][stride] or
+/// projected features [features][16].
 struct Scratch {
   __m512i* slots;
   int8_t* rows;
@@ -45,8 +46,8 @@ Scratch carve(const EncodeView& e, void* memory) {
   return s;
 }
 
-/// int32 lanes in -127 .. 127 (or, for an unordered or huge negative product, the most negative integer). min takes the constant first, so that NaN
-/// passes and converts to the most negative integer.
+/// int32 lanes in -127 .. 127 (or, for an unordered or huge negative product, the most negative integer). min takes the
+/// constant first, so that NaN passes and converts to the most negative integer.
 template <bool kOffset>
 LUTC_INLINE __m512i quantise(__m512 x, __m512 offset, __m512 inv_scale) {
   if constexpr (kOffset) x = _mm512_sub_ps(x, offset);
@@ -57,8 +58,8 @@ LUTC_INLINE __mmask16 lanes(int64_t n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : 
 
 /// rows x features floats -> int8 rows of the scratch. offset and inv_scale are padded to a multiple of 64.
 template <bool kOffset>
-void quantise_rows(const float* x, int64_t stride, int64_t rows, int64_t features, const float* offset, const float* inv_scale, int8_t* q,
-                   int64_t q_stride) {
+void quantise_rows(const float* x, int64_t stride, int64_t rows, int64_t features, const float* offset,
+                   const float* inv_scale, int8_t* q, int64_t q_stride) {
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   const __m512i low = _mm512_set1_epi8(-127);
   for (int64_t d = 0; d < features; d += 64) {
@@ -78,7 +79,8 @@ void quantise_rows(const float* x, int64_t stride, int64_t rows, int64_t feature
         for (int i = 0; i < 4; ++i) v[i] = quantise<kOffset>(_mm512_loadu_ps(p + 16 * i), shift[i], scale[i]);
       } else {
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) v[i] = quantise<kOffset>(_mm512_maskz_loadu_ps(mask[i], p + 16 * i), shift[i], scale[i]);
+        for (int i = 0; i < 4; ++i)
+          v[i] = quantise<kOffset>(_mm512_maskz_loadu_ps(mask[i], p + 16 * i), shift[i], scale[i]);
       }
       const __m512i bytes = _mm512_packs_epi16(_mm512_packs_epi32(v[0], v[1]), _mm512_packs_epi32(v[2], v[3]));
       _mm512_storeu_si512(q + r * q_stride + d, _mm512_max_epi8(_mm512_permutexvar_epi32(order, bytes), low));
@@ -145,8 +147,9 @@ void arrange(const EncodeView& e, const int8_t* q, int64_t stride, int64_t rows,
 /// Four int32 lanes in -127 .. 127 to the bytes of one.
 LUTC_INLINE __m512i pack_quad(const __m512i (&v)[4]) {
   const __m512i byte = _mm512_set1_epi32(255);
-  const __m512i a = _mm512_ternarylogic_epi32(_mm512_and_si512(v[0], byte), _mm512_slli_epi32(_mm512_and_si512(v[1], byte), 8),
-                                              _mm512_slli_epi32(_mm512_and_si512(v[2], byte), 16), 0xfe);
+  const __m512i a =
+      _mm512_ternarylogic_epi32(_mm512_and_si512(v[0], byte), _mm512_slli_epi32(_mm512_and_si512(v[1], byte), 8),
+                                _mm512_slli_epi32(_mm512_and_si512(v[2], byte), 16), 0xfe);
   return _mm512_or_si512(a, _mm512_slli_epi32(v[3], 24));
 }
 
@@ -179,7 +182,8 @@ LUTC_INLINE void input_slots_of_features(const EncodeView& e, __m512i* slots, co
   }
 }
 
-/// Byte rows -> slots of four consecutive features, every block from its own start (bytes past a block meet zero rows of its matrix).
+/// Byte rows -> slots of four consecutive features, every block from its own start (bytes past a block meet zero rows
+/// of its matrix).
 void input_slots_of_rows(const EncodeView& e, const int8_t* q, int64_t stride, __m512i* slots) {
   for (int64_t b = 0; b < e.block_count; ++b) {
     const int64_t row = e.blocks[4 * b], count = (e.blocks[4 * b + 1] + 3) / 4;
@@ -196,7 +200,8 @@ void input_slots_of_rows(const EncodeView& e, const int8_t* q, int64_t stride, _
 
 /// kN columns of a block: p = q * matrix for 16 rows.
 template <int kN>
-LUTC_INLINE void product(const __m512i* slots, int64_t count, const int8_t* matrix, const int32_t* start, __m512i (&acc)[kN]) {
+LUTC_INLINE void product(const __m512i* slots, int64_t count, const int8_t* matrix, const int32_t* start,
+                         __m512i (&acc)[kN]) {
   const __m512i flip = _mm512_set1_epi8(static_cast<char>(0x80));
   for (int n = 0; n < kN; ++n) acc[n] = _mm512_set1_epi32(start[n]);
   for (int64_t s = 0; s < count; ++s) {
@@ -234,8 +239,8 @@ void project(const EncodeView& e, const __m512i* slots, __m512i* features) {
   }
 }
 
-// The inner loop is volatile asm for the same reason as in lookup_avx512.cpp: left alone, gcc hoists the loads of all directions at once and then
-// spills them, and makes constants from general registers.
+// The inner loop is volatile asm for the same reason as in lookup_avx512.cpp: left alone, gcc hoists the loads of all
+// directions at once and then spills them, and makes constants from general registers.
 LUTC_INLINE __m512i broadcast(const void* p) {
   __m512i v;
   asm volatile("vpbroadcastd %1, %0" : "=v"(v) : "m"(*static_cast<const int32_t*>(p)));
@@ -261,13 +266,16 @@ constexpr Reversed make_reversed() {
 constexpr Reversed kReversed = make_reversed();
 
 /// The entry's place is attached to its score, so that one maximum finds both and the lowest of equal scores wins.
-/// Plain form: score << 4 | 15 - k. Gain form: float(score) | 15 - k, and vrangeps keeps the larger magnitude: scores stay below 12 * 127^2 < 2^18, so
-/// the low bits of their mantissas are free. (On Zen 4 vpabsd and shifts would queue for vpdpbusd's two ports; conversion and vrangeps do not.)
+/// Plain form: score << 4 | 15 - k. Gain form: float(score) | 15 - k, and vrangeps keeps the larger magnitude: scores
+/// stay below 12 * 127^2 < 2^18, so the low bits of their mantissas are free. (On Zen 4 vpabsd and shifts would queue
+/// for vpdpbusd's two ports; conversion and vrangeps do not.)
 template <bool kGain>
 LUTC_INLINE __m512i key_of(__m512i score, int k) {
   __m512i key;
   if constexpr (kGain) {
-    asm volatile("vpord %2%{1to16%}, %1, %0" : "=v"(key) : "v"(_mm512_castps_si512(_mm512_cvtepi32_ps(score))), "m"(kReversed.low[k]));
+    asm volatile("vpord %2%{1to16%}, %1, %0"
+                 : "=v"(key)
+                 : "v"(_mm512_castps_si512(_mm512_cvtepi32_ps(score))), "m"(kReversed.low[k]));
   } else {
     asm volatile("vpshldd $4, %2%{1to16%}, %1, %0" : "=v"(key) : "v"(score), "m"(kReversed.high[k]));
   }
@@ -276,14 +284,15 @@ LUTC_INLINE __m512i key_of(__m512i score, int k) {
 
 template <bool kGain>
 LUTC_INLINE __m512i larger(__m512i a, __m512i b) {
-  if constexpr (kGain) return _mm512_castps_si512(_mm512_range_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), 0xb));  // magnitudes
+  if constexpr (kGain)
+    return _mm512_castps_si512(_mm512_range_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), 0xb));  // magnitudes
   return _mm512_max_epi32(a, b);
 }
 
 /// One codebook of kR panels: the code, and in the gain form the gain, as int32 lanes.
 template <int K, int kSlots, bool kGain, int kR>
-LUTC_INLINE void encode_codebook(const __m512i* slots, const uint8_t* directions, const int32_t* start, float mul, float limit,
-                                 __m512i (&code)[kR], __m512i (&gain)[kR]) {
+LUTC_INLINE void encode_codebook(const __m512i* slots, const uint8_t* directions, const int32_t* start, float mul,
+                                 float limit, __m512i (&code)[kR], __m512i (&gain)[kR]) {
   __m512i z[kR][kSlots], init[kR], best[kR][2];
 #pragma GCC unroll 2
   for (int r = 0; r < kR; ++r) {
@@ -325,7 +334,8 @@ LUTC_INLINE void encode_codebook(const __m512i* slots, const uint8_t* directions
       __m512i score = init[r];
 #pragma GCC unroll 3
       for (int s = 0; s < kSlots; ++s) {
-        score = _mm512_dpbusd_epi32(score, _mm512_permutexvar_epi32(code[r], _mm512_loadu_si512(directions + 64 * s)), z[r][s]);
+        score = _mm512_dpbusd_epi32(score, _mm512_permutexvar_epi32(code[r], _mm512_loadu_si512(directions + 64 * s)),
+                                    z[r][s]);
       }
       __m512 g = _mm512_mul_ps(_mm512_cvtepi32_ps(score), _mm512_set1_ps(mul));
       g = _mm512_min_ps(_mm512_max_ps(g, _mm512_set1_ps(-limit)), _mm512_set1_ps(limit));
@@ -382,7 +392,8 @@ void score(const EncodeView& e, const __m512i* slots, uint8_t* panel, int64_t pa
     out += kGain ? 128 : 64;
   }
   if constexpr (kGain) {
-    for (int r = 0; r < kR; ++r) _mm512_store_si512(panel + r * panel_bytes, _mm512_mullo_epi32(sum[r], _mm512_set1_epi32(-128)));
+    for (int r = 0; r < kR; ++r)
+      _mm512_store_si512(panel + r * panel_bytes, _mm512_mullo_epi32(sum[r], _mm512_set1_epi32(-128)));
   }
 }
 
@@ -390,14 +401,20 @@ template <int kR>
 void score_any(const EncodeView& e, const __m512i* slots, uint8_t* panel, int64_t panel_bytes) {
   const bool gain = e.gain_limit > 0;
   switch (e.entries) {
-    case 16: return gain ? score<16, true, kR>(e, slots, panel, panel_bytes) : score<16, false, kR>(e, slots, panel, panel_bytes);
-    case 8: return gain ? score<8, true, kR>(e, slots, panel, panel_bytes) : score<8, false, kR>(e, slots, panel, panel_bytes);
-    default: return gain ? score<4, true, kR>(e, slots, panel, panel_bytes) : score<4, false, kR>(e, slots, panel, panel_bytes);
+    case 16:
+      return gain ? score<16, true, kR>(e, slots, panel, panel_bytes)
+                  : score<16, false, kR>(e, slots, panel, panel_bytes);
+    case 8:
+      return gain ? score<8, true, kR>(e, slots, panel, panel_bytes)
+                  : score<8, false, kR>(e, slots, panel, panel_bytes);
+    default:
+      return gain ? score<4, true, kR>(e, slots, panel, panel_bytes)
+                  : score<4, false, kR>(e, slots, panel, panel_bytes);
   }
 }
 
-void quantise_any(bool has_offset, const float* x, int64_t stride, int64_t rows, int64_t features, const float* offset, const float* inv_scale,
-                  int8_t* q, int64_t q_stride) {
+void quantise_any(bool has_offset, const float* x, int64_t stride, int64_t rows, int64_t features, const float* offset,
+                  const float* inv_scale, int8_t* q, int64_t q_stride) {
   if (has_offset) {
     quantise_rows<true>(x, stride, rows, features, offset, inv_scale, q, q_stride);
   } else {
@@ -417,10 +434,12 @@ void encode_panels(const EncodeView& e, const EncodeInput& in, uint8_t* panel, i
     const auto load = [&](int64_t f) { return _mm512_maskz_loadu_ps(mask, x + f * in.feature_stride); };
     if (e.projected) {
       if (by_rows) {
-        quantise_any(e.has_proj_offset, x, in.row_stride, rows, e.inputs, e.proj_offset, e.proj_inv_scale, s.rows, s.row_stride);
+        quantise_any(e.has_proj_offset, x, in.row_stride, rows, e.inputs, e.proj_offset, e.proj_inv_scale, s.rows,
+                     s.row_stride);
         input_slots_of_rows(e, s.rows, s.row_stride, s.input_slots);
       } else {
-        input_slots_of_features(e, s.input_slots, [&](int64_t d) { return quantise_feature(load(d), e.proj_offset, e.proj_inv_scale, d); });
+        input_slots_of_features(
+            e, s.input_slots, [&](int64_t d) { return quantise_feature(load(d), e.proj_offset, e.proj_inv_scale, d); });
       }
       project(e, s.input_slots, s.features);
       slots_of_features<kR>(e, s.slots + r, [&](int64_t f) { return s.features[f]; });
@@ -428,7 +447,8 @@ void encode_panels(const EncodeView& e, const EncodeInput& in, uint8_t* panel, i
       quantise_any(e.has_offset, x, in.row_stride, rows, e.features, e.offset, e.inv_scale, s.rows, s.row_stride);
       arrange<kR>(e, s.rows, s.row_stride, rows, s.slots + r);
     } else {
-      slots_of_features<kR>(e, s.slots + r, [&](int64_t f) { return quantise_feature(load(f), e.offset, e.inv_scale, f); });
+      slots_of_features<kR>(e, s.slots + r,
+                            [&](int64_t f) { return quantise_feature(load(f), e.offset, e.inv_scale, f); });
     }
   }
   score_any<kR>(e, s.slots, panel, panel_bytes);
@@ -442,7 +462,8 @@ size_t encode_scratch_avx512(const EncodeView& e) {
 }
 
 void encode_avx512(const EncodeView& e, const EncodeInput& in, uint8_t* panels, int64_t panel_bytes, void* scratch) {
-  in.rows > kRows ? encode_panels<2>(e, in, panels, panel_bytes, scratch) : encode_panels<1>(e, in, panels, panel_bytes, scratch);
+  in.rows > kRows ? encode_panels<2>(e, in, panels, panel_bytes, scratch)
+                  : encode_panels<1>(e, in, panels, panel_bytes, scratch);
 }
 
 }  // namespace lutc::kernels

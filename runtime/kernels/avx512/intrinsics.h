@@ -1,4 +1,5 @@
-// immintrin.h without gcc 12's false alarms: its AVX-512 intrinsics start from values that are undefined on purpose (GCC bug 105593).
+// immintrin.h without gcc 12's false alarms: its AVX-512 intrinsics start from values that are undefined on purpose
+// (GCC bug 105593).
 #pragma once
 
 #if defined(__GNUC__) && !defined(__clang__)

@@ -1,8 +1,9 @@
-// Lookups with AVX-512 VBMI and VNNI: 16 rows in the 32-bit lanes, byte j of a lane belongs to codebook j of a unit of four. vpermb looks four
-// codebooks up, vpdpbusd multiplies by the gains and sums.
+// Lookups with AVX-512 VBMI and VNNI: 16 rows in the 32-bit lanes, byte j of a lane belongs to codebook j of a unit of
+// four. vpermb looks four codebooks up, vpdpbusd multiplies by the gains and sums.
 //
-// gcc reorders intrinsics of an unrolled block until they no longer fit 32 registers, and then spills; the two instructions of the inner loop
-// are therefore volatile asm, which keeps their order and leaves the choice of registers to the compiler.
+// gcc reorders intrinsics of an unrolled block until they no longer fit 32 registers, and then spills; the two
+// instructions of the inner loop are therefore volatile asm, which keeps their order and leaves the choice of registers
+// to the compiler.
 #include "kernels/avx512/lookup_avx512.h"
 
 #include "kernels/avx512/intrinsics.h"
@@ -12,7 +13,8 @@ namespace {
 
 constexpr int kPanels = 4;
 constexpr int kColumns = 6;
-/// Tables kept in registers; the others are operands in memory (24 accumulators, tables, index, gains and one temporary make 32).
+/// Tables kept in registers; the others are operands in memory (24 accumulators, tables, index, gains and one temporary
+/// make 32).
 constexpr int kHeld = 5;
 
 #define LUTC_INLINE __attribute__((always_inline)) inline
@@ -124,9 +126,12 @@ void panels(const LookupBlock& b) {
 void lookup(const LookupBlock& b) {
   const bool gain = b.gain_limit > 0;
   switch (b.entries) {
-    case 16: return gain ? panels<16, true>(b) : panels<16, false>(b);
-    case 8: return gain ? panels<8, true>(b) : panels<8, false>(b);
-    default: return gain ? panels<4, true>(b) : panels<4, false>(b);
+    case 16:
+      return gain ? panels<16, true>(b) : panels<16, false>(b);
+    case 8:
+      return gain ? panels<8, true>(b) : panels<8, false>(b);
+    default:
+      return gain ? panels<4, true>(b) : panels<4, false>(b);
   }
 }
 
@@ -188,7 +193,8 @@ void finish_rows(const FinishBlock& f) {
       for (int r = 0; r < 16; ++r) {
         if (r < rows) {
           const int64_t at = (r0 + r) * f.y_stride + n0;
-          _mm512_mask_storeu_ps(f.y + at, mask, finish(f, _mm512_fmadd_ps(_mm512_cvtepi32_ps(v[r]), scale, bias), mask, at));
+          _mm512_mask_storeu_ps(f.y + at, mask,
+                                finish(f, _mm512_fmadd_ps(_mm512_cvtepi32_ps(v[r]), scale, bias), mask, at));
         }
       }
     }
@@ -207,7 +213,8 @@ void finish_planes(const FinishBlock& f) {
   }
 }
 
-/// 64 columns at a time, four codebooks a step: their entries are interleaved so that vpdpbusd multiplies by four gains and sums.
+/// 64 columns at a time, four codebooks a step: their entries are interleaved so that vpdpbusd multiplies by four gains
+/// and sums.
 void gather_row(const GatherRow& r) {
   const __m512i sign = _mm512_set1_epi8(static_cast<char>(0x80));
   for (int64_t n = 0; n < r.columns; n += 64) {
@@ -262,6 +269,7 @@ const LookupKernels kLookupAvx512 = {
     /*start_element=*/4,
     kPanels,
     kColumns,
+    /*gather_rows=*/5,
     [](int64_t, int gain_limit) -> int64_t { return gain_limit > 0 ? 64 : 0; },
     [](int64_t units, int) -> int64_t { return units; },
     encode_scratch_avx512,

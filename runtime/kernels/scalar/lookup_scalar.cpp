@@ -1,5 +1,6 @@
-// Lookup kernels in plain C++: the reference for the others, and the only ones where no SIMD ISA is known. Codes and gains are bytes, one plane a
-// codebook; tables are in the "rows" layout, so that the inner loop runs over columns and compilers can vectorise it.
+// Lookup kernels in plain C++: the reference for the others, and the only ones where no SIMD ISA is known. Codes and
+// gains are bytes, one plane a codebook; tables are in the "rows" layout, so that the inner loop runs over columns and
+// compilers can vectorise it.
 #include <cmath>
 
 #include "kernels/lookup.h"
@@ -20,7 +21,8 @@ int8_t quantise(float x, float offset, float inv_scale) {
 /// One row of the projection: p = q * matrix, z = p * mul, quantised again.
 void project_row(const EncodeView& e, const int8_t* q, int8_t* z) {
   for (int64_t b = 0; b < e.block_count; ++b) {
-    const int64_t row = e.blocks[4 * b], rows = e.blocks[4 * b + 1], column = e.blocks[4 * b + 2], columns = e.blocks[4 * b + 3];
+    const int64_t row = e.blocks[4 * b], rows = e.blocks[4 * b + 1], column = e.blocks[4 * b + 2],
+                  columns = e.blocks[4 * b + 3];
     const int64_t padded = (rows + 3) / 4 * 4;
     for (int64_t j = 0; j < columns; ++j) {
       const int8_t* matrix = e.block_matrix[b] + j * padded;
@@ -48,7 +50,8 @@ void encode(const EncodeView& e, const EncodeInput& in, uint8_t* panel, int64_t,
     }
     const float* x = in.x + row * in.row_stride;
     if (e.projected) {
-      for (int64_t d = 0; d < e.inputs; ++d) before[d] = quantise(x[d * in.feature_stride], e.proj_offset[d], e.proj_inv_scale[d]);
+      for (int64_t d = 0; d < e.inputs; ++d)
+        before[d] = quantise(x[d * in.feature_stride], e.proj_offset[d], e.proj_inv_scale[d]);
       project_row(e, before, q);
     } else {
       for (int64_t d = 0; d < e.features; ++d) q[d] = quantise(x[d * in.feature_stride], e.offset[d], e.inv_scale[d]);
@@ -147,6 +150,7 @@ const LookupKernels kLookupScalar = {
     /*start_element=*/0,
     /*block_panels=*/4,
     /*block_columns=*/kColumns,
+    /*gather_rows=*/1 << 30,
     [](int64_t, int) -> int64_t { return 0; },
     [](int64_t units, int) -> int64_t { return units; },
     encode_scratch,
