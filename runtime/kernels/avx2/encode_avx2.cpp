@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "kernels/avx2/lookup_avx2.h"
+#include "kernels/avx2/transpose.h"
 
 namespace lutc::kernels {
 namespace {
@@ -83,29 +84,6 @@ void quantise_rows(const float* x, int64_t stride, int64_t rows, int64_t feature
                           _mm256_max_epi8(to_bytes(v), _mm256_set1_epi8(-127)));
     }
   }
-}
-
-LUTC_INLINE void transpose8(__m256i (&v)[8]) {
-  __m256i t[8];
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    t[2 * i] = _mm256_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
-    t[2 * i + 1] = _mm256_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
-  }
-#pragma GCC unroll 2
-  for (int i = 0; i < 2; ++i) {
-    v[4 * i] = _mm256_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
-    v[4 * i + 1] = _mm256_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
-    v[4 * i + 2] = _mm256_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
-    v[4 * i + 3] = _mm256_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    t[i] = _mm256_permute2x128_si256(v[i], v[4 + i], 0x20);
-    t[4 + i] = _mm256_permute2x128_si256(v[i], v[4 + i], 0x31);
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) v[i] = t[i];
 }
 
 /// 32 rows of bytes -> four vectors of rows a slot, 8 slots at a time.

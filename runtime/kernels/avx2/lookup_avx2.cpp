@@ -8,6 +8,8 @@
 
 #include <immintrin.h>
 
+#include "kernels/avx2/transpose.h"
+
 namespace lutc::kernels {
 namespace {
 
@@ -204,29 +206,6 @@ void lookup(const LookupBlock& b) {
   for (int p = 0; p < b.panels; ++p) {
     b.gain_limit > 64 ? gain_columns<true>(part(b, p, 0)) : gain_columns<false>(part(b, p, 0));
   }
-}
-
-LUTC_INLINE void transpose8(__m256i (&v)[8]) {
-  __m256i t[8];
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    t[2 * i] = _mm256_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
-    t[2 * i + 1] = _mm256_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
-  }
-#pragma GCC unroll 2
-  for (int i = 0; i < 2; ++i) {
-    v[4 * i] = _mm256_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
-    v[4 * i + 1] = _mm256_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
-    v[4 * i + 2] = _mm256_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
-    v[4 * i + 3] = _mm256_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    t[i] = _mm256_permute2x128_si256(v[i], v[4 + i], 0x20);
-    t[4 + i] = _mm256_permute2x128_si256(v[i], v[4 + i], 0x31);
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) v[i] = t[i];
 }
 
 /// Lanes below n.
