@@ -87,7 +87,7 @@ sanitize: $(VENV)/.ready
 
 bench: build
 	$(PY) -m pip install --quiet matplotlib openvino || echo "OpenVINO is not installable here: its rows are skipped"
-	$(PY) -m benchmarks.models --output benchmarks/results/models.json
+	$(PY) -m benchmarks.models --output benchmarks/results/models.json --readme README.md
 
 clean:
 	rm -rf build demo-out lutc/_runtime*.so lutc/passes

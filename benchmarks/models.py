@@ -20,7 +20,7 @@ from benchmarks.peers import onnxruntime_calls, openvino_calls, quantize_int8, s
 from demo import prose
 from tests.models import export_minilm
 
-FORMS = ("fp32", "gain-v3", "gain-v4", "plain-v8", "plain-v16")
+FORMS = ("fp32", "gain-v3", "gain-v4", "plain-v8", "plain-v12")
 WORK = Path("build/benchmarks")
 SENTENCES = 100
 TOKENS = 128
@@ -112,6 +112,16 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
+def update_readme(readme: Path, result: dict[str, Any]) -> None:
+    """Replaces what stands between the two `models` comments of the README by the table."""
+    text = readme.read_text(encoding="utf-8")
+    before, found, rest = text.partition("<!-- models -->\n")
+    _, closed, after = rest.partition("<!-- /models -->")
+    if not found or not closed:
+        raise ValueError(f"{readme}: no lines '<!-- models -->' and '<!-- /models -->'")
+    readme.write_text(f"{before}{found}{table(result)}\n{closed}{after}", encoding="utf-8")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.models", description=__doc__.split("\n")[0])
@@ -119,6 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--forms", default=",".join(FORMS), help="forms of all linear layers, separated by commas")
     parser.add_argument("--rounds", type=int, default=40, help="interleaved rounds")
     parser.add_argument("--output", type=Path, help="also write the JSON here")
+    parser.add_argument("--readme", type=Path, help="put the table between the `models` comments of this file")
     options = parser.parse_args(arguments)
     result = run(options.forms.split(","), options.rounds)
     for name, reason in result["skipped"].items():
@@ -129,6 +140,8 @@ def main(arguments: list[str] | None = None) -> None:
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if options.readme:
+        update_readme(options.readme, result)
 
 
 if __name__ == "__main__":
