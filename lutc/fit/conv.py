@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from lutc.fit.encode import decode_rows, encode_rows
 from lutc.fit.encoder import FittedEncoder, even_groups, fit_encoder, pad_groups
-from lutc.fit.linear import FREE_LIMIT, HELD_OUT, FittedLayer, atom_matrix, usage
+from lutc.fit.linear import HELD_OUT, FittedLayer, atom_matrix, refits_entries, usage
 from lutc.fit.tables import FittedTable, Moments, fit_table, round_table
 from lutc.forms import Form
 from lutc.ir.parameters import ConvParameters
@@ -139,7 +139,8 @@ def fit_conv(
         columns = slice(g * per_output, (g + 1) * per_output)
         view = _GroupView(encoder, g, codebooks, per_group)
         dense = weight[columns].transpose(2, 3, 1, 0).reshape(taps * per_group, per_output)
-        fitted, gain_mean, y_mean, y_variance = _fit_group(windows, encoded, view, columns, dense)
+        free = refits_entries(form, taps * codebooks * entries)
+        fitted, gain_mean, y_mean, y_variance = _fit_group(windows, encoded, view, columns, dense, free=free)
         integers, scale[columns] = round_table(fitted.table, view.usage(windows, encoded, second=True))
         bias[columns] = y_mean - (gain_mean @ integers.astype(np.float64)) * scale[columns]
         table[columns] = integers.reshape(taps, codebooks, entries, per_output).transpose(3, 1, 2, 0)
@@ -210,12 +211,11 @@ class _GroupView:
 
 
 def _fit_group(
-    windows: list[_Windows], encoded: list[Encoded], view: _GroupView, columns: slice, dense: Floats
+    windows: list[_Windows], encoded: list[Encoded], view: _GroupView, columns: slice, dense: Floats, *, free: bool
 ) -> tuple[FittedTable, npt.NDArray[np.float64], npt.NDArray[np.float64], float]:
     taps = windows[0].index.shape[1]
     entries = view.encoder.atoms.shape[1]
     width = taps * view.codebooks * entries
-    free = width <= FREE_LIMIT * 1.25
     features = width if free else taps * view.channels
     rows = sum(len(window.y) for window in windows)
     held_from, seen = len(windows) - 1, 0
