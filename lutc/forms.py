@@ -63,8 +63,9 @@ class Form:
                 "gain-v4-block64"
             )
         kind, width, entries, limit, projection, block = match.groups()
-        if not 2 <= int(width) <= 12:
-            raise UsageError(f"form {text!r}: a codebook holds 2 to 12 features, not {width}")
+        widest = 16 if kind == "gain" else 32
+        if not 2 <= int(width) <= widest:
+            raise UsageError(f"form {text!r}: a {kind} codebook holds 2 to {widest} features, not {width}")
         if limit is not None and (kind == "plain" or not 1 <= int(limit) <= 127):
             raise UsageError(f"form {text!r}: a gain limit is 1 to 127 and belongs to the gain form")
         if block is not None and int(block) < 2:

@@ -50,7 +50,7 @@ def test_defaults_of_a_form():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "gain", "gain-v1", "gain-v13", "gain-v4k5", "plain-v8-g15", "gain-v4-block1", "int4"]
+    "text", ["", "gain", "gain-v1", "gain-v17", "plain-v33", "gain-v4k5", "plain-v8-g15", "gain-v4-block1", "int4"]
 )
 def test_bad_forms_are_usage_errors(text):
     with pytest.raises(UsageError):

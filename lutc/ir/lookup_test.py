@@ -58,7 +58,7 @@ def run_node(build, x, parameters):
     features=st.integers(1, 30),
     outputs=st.integers(1, 20),
     codebooks=st.integers(1, 9),
-    width=st.integers(1, 12),
+    width=st.integers(1, 32),
     entries=st.sampled_from([4, 8, 16]),
     gain_limit=st.sampled_from([0, 1, 15, 63, 127]),
 )

@@ -121,8 +121,8 @@ class LookupParameters:
         if not 0 <= self.gain_limit <= 127:
             raise ValueError(f"gain_limit {self.gain_limit} is outside 0 .. 127")
         width = self.groups.shape[1]
-        if not 1 <= width <= 12 or self.codebooks < 1:
-            raise ValueError(f"groups has shape {self.groups.shape}: 1 .. 12 slots are possible")
+        if not 1 <= width <= 32 or self.codebooks < 1:
+            raise ValueError(f"groups has shape {self.groups.shape}: 1 .. 32 slots are possible")
         used = self.groups >= 0
         if (self.groups < -1).any() or (self.groups >= self.offset.shape[0]).any():
             raise ValueError("groups holds an index that is no feature")

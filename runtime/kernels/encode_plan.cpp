@@ -9,7 +9,7 @@
 namespace lutc::kernels {
 namespace {
 
-constexpr int64_t kMaxWidth = 12;
+constexpr int64_t kMaxWidth = 32;
 constexpr int64_t kScoreLimit = int64_t{1} << 24;
 
 Status bad(const std::string& what) { return {ErrorCode::kCorrupt, what}; }
@@ -26,6 +26,12 @@ int64_t group_size(const int32_t* group, int64_t width) {
   int64_t n = 0;
   while (n < width && group[n] >= 0) ++n;
   return n;
+}
+
+/// Slots of a codebook: the counts the kernels are written for.
+int64_t slots_for(int64_t features) {
+  const int64_t slots = (features + 3) / 4;
+  return slots <= 4 ? slots : 8;
 }
 
 int64_t direction_bytes(DirectionForm form) { return form == DirectionForm::kPairs ? 128 : 64; }
@@ -48,7 +54,7 @@ void store_direction(DirectionForm form, bool gain, int64_t k, const int8_t* d, 
 
 Status EncodePlan::check(const EncodeSource& s) const {
   if (s.features < 1 || s.codebooks < 1 || s.width < 1 || s.width > kMaxWidth)
-    return bad("groups must be [C, V] with C >= 1 and V in 1 .. 12");
+    return bad("groups must be [C, V] with C >= 1 and V in 1 .. 32");
   if (s.features > (int64_t{1} << 30) || s.codebooks > (int64_t{1} << 28))
     return bad("more features or codebooks than this runtime takes");
   if (s.entries != 4 && s.entries != 8 && s.entries != 16) return bad("entries must be 4, 8 or 16");
@@ -116,7 +122,7 @@ void EncodePlan::lay_out_slots(const EncodeSource& s, DirectionForm form) {
   start_.assign(static_cast<size_t>(s.codebooks) * 16, 0);
   for (int64_t c = 0; c < s.codebooks; ++c) {
     const int32_t* group = s.groups + c * s.width;
-    const int64_t size = group_size(group, s.width), slots = (size + 3) / 4;
+    const int64_t size = group_size(group, s.width), slots = slots_for(size);
     slot_count_[c] = static_cast<uint8_t>(slots);
     for (int64_t slot = 0; slot < slots; ++slot) {
       for (int64_t v = 4 * slot; v < 4 * slot + 4; ++v) {

@@ -22,7 +22,7 @@ namespace lutc::kernels {
 enum class DirectionForm { kBytes, kPairs, kQuads };
 
 /// A prepared encode: plain pointers into the storage of an EncodePlan. A *slot* is four bytes of a sub-vector, so a
-/// codebook of V features has ceil(V / 4) slots; missing features have direction 0.
+/// codebook of V features has ceil(V / 4) slots (8 where that is 5 to 7); missing features have direction 0.
 struct EncodeView {
   int64_t features = 0;              ///< D (columns of the projection when there is one: r)
   int64_t codebooks = 0;             ///< C
@@ -37,7 +37,7 @@ struct EncodeView {
   /// 16). Null: features are too far apart, gather.
   const int32_t* window = nullptr;
   const uint8_t* window_index = nullptr;  ///< [slots, padded to 16][4] place in the window
-  const uint8_t* slot_count = nullptr;    ///< [C] 1 .. 3
+  const uint8_t* slot_count = nullptr;    ///< [C] 1 .. 4 or 8
   const uint8_t* directions = nullptr;    ///< [slots][direction_bytes of the form]
   const int32_t* start = nullptr;         ///< [C][16] what a score starts at (see EncodePlan)
   const float* gain_mul = nullptr;        ///< [C]

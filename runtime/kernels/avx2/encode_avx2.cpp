@@ -242,7 +242,7 @@ LUTC_INLINE void encode_codebook(int entries, const __m256i* slots, const uint8_
   __m256i even[2][kSlots], odd[2][kSlots], best[2];
 #pragma GCC unroll 2
   for (int g = 0; g < 2; ++g) {
-#pragma GCC unroll 3
+#pragma GCC unroll 8
     for (int s = 0; s < kSlots; ++s) {
       const __m256i q = _mm256_load_si256(slots + s * kVectors + g);
       even[g][s] = even_pair(q);
@@ -253,7 +253,7 @@ LUTC_INLINE void encode_codebook(int entries, const __m256i* slots, const uint8_
   for (int k = 0; k < entries; ++k) {
     const __m256i rank = broadcast(start + k);
     __m256i score[2];
-#pragma GCC unroll 3
+#pragma GCC unroll 8
     for (int s = 0; s < kSlots; ++s) {
       const __m256i e = broadcast(directions + 128 * s + 4 * k), o = broadcast(directions + 128 * s + 64 + 4 * k);
 #pragma GCC unroll 2
@@ -275,7 +275,7 @@ LUTC_INLINE void encode_codebook(int entries, const __m256i* slots, const uint8_
       // The winner's score once more, with its sign.
       const __m256i upper = _mm256_slli_epi32(code[g], 28);  // bit 3 of the code to the sign bit
       __m256i score = _mm256_setzero_si256();
-#pragma GCC unroll 3
+#pragma GCC unroll 8
       for (int s = 0; s < kSlots; ++s) {
         const auto winner = [&](const uint8_t* table) {
           const __m256 low = _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(load(table), code[g]));
@@ -309,16 +309,25 @@ void score(const EncodeView& e, const __m256i* slots, uint8_t* panel) {
       }
       __m256i code[kVectors], gain[kVectors];
       const int used = e.slot_count[c];
+      const int32_t* start = e.start + 16 * c;
+      const float mul = e.gain_mul[c];
       for (int g = 0; g < kVectors; g += 2) {
-        if (used == 1) {
-          encode_codebook<1, kGain>(e.entries, slots + g, directions, e.start + 16 * c, e.gain_mul[c], limit, code + g,
-                                    gain + g);
-        } else if (used == 2) {
-          encode_codebook<2, kGain>(e.entries, slots + g, directions, e.start + 16 * c, e.gain_mul[c], limit, code + g,
-                                    gain + g);
-        } else {
-          encode_codebook<3, kGain>(e.entries, slots + g, directions, e.start + 16 * c, e.gain_mul[c], limit, code + g,
-                                    gain + g);
+        switch (used) {
+          case 1:
+            encode_codebook<1, kGain>(e.entries, slots + g, directions, start, mul, limit, code + g, gain + g);
+            break;
+          case 2:
+            encode_codebook<2, kGain>(e.entries, slots + g, directions, start, mul, limit, code + g, gain + g);
+            break;
+          case 3:
+            encode_codebook<3, kGain>(e.entries, slots + g, directions, start, mul, limit, code + g, gain + g);
+            break;
+          case 4:
+            encode_codebook<4, kGain>(e.entries, slots + g, directions, start, mul, limit, code + g, gain + g);
+            break;
+          default:
+            encode_codebook<8, kGain>(e.entries, slots + g, directions, start, mul, limit, code + g, gain + g);
+            break;
         }
       }
       slots += used * kVectors;

@@ -238,7 +238,7 @@ constexpr Reversed kReversed = make_reversed();
 
 /// The entry's place is attached to its score, so that one maximum finds both and the lowest of equal scores wins.
 /// Plain form: score << 4 | 15 - k. Gain form: float(score) | 15 - k, and vrangeps keeps the larger magnitude: scores
-/// stay below 12 * 127^2 < 2^18, so the low bits of their mantissas are free. (On Zen 4 vpabsd and shifts would queue
+/// stay below 32 * 127^2 < 2^19, so the low bits of their mantissas are free. (On Zen 4 vpabsd and shifts would queue
 /// for vpdpbusd's two ports; conversion and vrangeps do not.)
 template <bool kGain>
 LUTC_INLINE __m512i key_of(__m512i score, int k) {
@@ -268,7 +268,7 @@ LUTC_INLINE void encode_codebook(const __m512i* slots, const uint8_t* directions
 #pragma GCC unroll 2
   for (int r = 0; r < kR; ++r) {
     init[r] = _mm512_setzero_si512();
-#pragma GCC unroll 3
+#pragma GCC unroll 8
     for (int s = 0; s < kSlots; ++s) {
       z[r][s] = _mm512_load_si512(slots + s * kR + r);
       if constexpr (kGain) {
@@ -285,7 +285,7 @@ LUTC_INLINE void encode_codebook(const __m512i* slots, const uint8_t* directions
     const __m512i first = kGain ? _mm512_setzero_si512() : broadcast(start + k);
 #pragma GCC unroll 2
     for (int r = 0; r < kR; ++r) score[r] = kGain ? init[r] : first;
-#pragma GCC unroll 3
+#pragma GCC unroll 8
     for (int s = 0; s < kSlots; ++s) {
       const __m512i direction = broadcast(directions + 64 * s + 4 * k);
 #pragma GCC unroll 2
@@ -303,7 +303,7 @@ LUTC_INLINE void encode_codebook(const __m512i* slots, const uint8_t* directions
     if constexpr (kGain) {
       // The winner's score once more, with its sign.
       __m512i score = init[r];
-#pragma GCC unroll 3
+#pragma GCC unroll 8
       for (int s = 0; s < kSlots; ++s) {
         score = _mm512_dpbusd_epi32(score, _mm512_permutexvar_epi32(code[r], _mm512_loadu_si512(directions + 64 * s)),
                                     z[r][s]);
@@ -336,12 +336,22 @@ void score(const EncodeView& e, const __m512i* slots, uint8_t* panel, int64_t pa
       __m512i code[kR], gain[kR];
       const int32_t* start = e.start + 16 * c;
       const float mul = e.gain_mul[c];
-      if (used == 1) {
-        encode_codebook<K, 1, kGain, kR>(slots, directions, start, mul, limit, code, gain);
-      } else if (used == 2) {
-        encode_codebook<K, 2, kGain, kR>(slots, directions, start, mul, limit, code, gain);
-      } else {
-        encode_codebook<K, 3, kGain, kR>(slots, directions, start, mul, limit, code, gain);
+      switch (used) {
+        case 1:
+          encode_codebook<K, 1, kGain, kR>(slots, directions, start, mul, limit, code, gain);
+          break;
+        case 2:
+          encode_codebook<K, 2, kGain, kR>(slots, directions, start, mul, limit, code, gain);
+          break;
+        case 3:
+          encode_codebook<K, 3, kGain, kR>(slots, directions, start, mul, limit, code, gain);
+          break;
+        case 4:
+          encode_codebook<K, 4, kGain, kR>(slots, directions, start, mul, limit, code, gain);
+          break;
+        default:
+          encode_codebook<K, 8, kGain, kR>(slots, directions, start, mul, limit, code, gain);
+          break;
       }
       slots += used * kR;
       directions += 64 * used;
