@@ -1,4 +1,5 @@
-// Owned memory aligned to 64 bytes (a cache line, an AVX-512 register); an allocation that fails is a value, not an abort.
+// Owned memory aligned to 64 bytes (a cache line, an AVX-512 register); an allocation that fails is a value, not an
+// abort.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +14,8 @@ class AlignedBuffer {
 
   AlignedBuffer() = default;
   ~AlignedBuffer() { std::free(data_); }
-  AlignedBuffer(AlignedBuffer&& o) noexcept : data_(std::exchange(o.data_, nullptr)), size_(std::exchange(o.size_, 0)) {}
+  AlignedBuffer(AlignedBuffer&& o) noexcept
+      : data_(std::exchange(o.data_, nullptr)), size_(std::exchange(o.size_, 0)) {}
   AlignedBuffer& operator=(AlignedBuffer&& o) noexcept {
     std::swap(data_, o.data_);
     std::swap(size_, o.size_);
@@ -22,7 +24,8 @@ class AlignedBuffer {
   AlignedBuffer(const AlignedBuffer&) = delete;
   AlignedBuffer& operator=(const AlignedBuffer&) = delete;
 
-  /// Replaces the memory by at least `bytes` fresh bytes, uninitialised (never a null pointer, even for 0). False when there is none.
+  /// Replaces the memory by at least `bytes` fresh bytes, uninitialised (never a null pointer, even for 0). False when
+  /// there is none.
   [[nodiscard]] bool allocate(size_t bytes) {
     std::free(std::exchange(data_, nullptr));
     size_ = 0;

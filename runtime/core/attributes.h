@@ -17,8 +17,8 @@ class Attributes {
  public:
   void set(const std::string& name, AttributeValue value) { values_[name] = std::move(value); }
   bool has(const std::string& name) const { return values_.count(name) != 0; }
-  /// Each getter returns the fallback when the attribute is absent or has another type; get_* of a required attribute is checked
-  /// by the factory with has().
+  /// Each getter returns the fallback when the attribute is absent or has another type; get_* of a required attribute
+  /// is checked by the factory with has().
   int64_t get_int(const std::string& name, int64_t fallback) const;
   double get_float(const std::string& name, double fallback) const;
   std::string get_string(const std::string& name, const std::string& fallback) const;

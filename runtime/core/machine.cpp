@@ -26,7 +26,8 @@ std::string first_line(const std::string& path) {
   return line;
 }
 
-/// This process's cgroup path for a v1 controller, or for v2 when `controller` is empty: the third field of /proc/self/cgroup.
+/// This process's cgroup path for a v1 controller, or for v2 when `controller` is empty: the third field of
+/// /proc/self/cgroup.
 std::string cgroup_path(const char* controller) {
   std::string path;
   FILE* f = std::fopen("/proc/self/cgroup", "re");
@@ -48,7 +49,8 @@ std::string cgroup_path(const char* controller) {
   return path;
 }
 
-/// The folders whose limits apply: the process's cgroup and every ancestor up to the mount (a limit of a parent binds too).
+/// The folders whose limits apply: the process's cgroup and every ancestor up to the mount (a limit of a parent binds
+/// too).
 std::vector<std::string> cgroup_folders(const std::string& mount, const char* controller) {
   std::vector<std::string> folders;
   std::string path = cgroup_path(controller);
@@ -110,7 +112,8 @@ uint64_t granted_memory() {
     if (value != 0) bytes = std::min(bytes, value);
   };
   for (const std::string& folder : cgroup_folders("/sys/fs/cgroup", "")) limit(folder + "/memory.max");
-  for (const std::string& folder : cgroup_folders("/sys/fs/cgroup/memory", "memory")) limit(folder + "/memory.limit_in_bytes");
+  for (const std::string& folder : cgroup_folders("/sys/fs/cgroup/memory", "memory"))
+    limit(folder + "/memory.limit_in_bytes");
   return bytes;
 }
 

@@ -1,11 +1,13 @@
 // The one interface between the plan executor (core/session) and the operators (core/ops/*).
 //
-// A step of the plan becomes one Op, made once at load by the factory registered under the step's op name. Then, for each new
-// combination of input shapes, infer() is called once per step in plan order (this is where shapes are worked out, scratch is
-// asked for and views are declared), and run() for every inference. run() allocates nothing and reads no plan.
+// A step of the plan becomes one Op, made once at load by the factory registered under the step's op name. Then, for
+// each new combination of input shapes, infer() is called once per step in plan order (this is where shapes are worked
+// out, scratch is asked for and views are declared), and run() for every inference. run() allocates nothing and reads
+// no plan.
 //
-// Shape arithmetic needs no special path: when every input value of a step is known already at infer time (constants, shapes and
-// what follows from them), the executor runs the step right there and its outputs become constants of that shape combination.
+// Shape arithmetic needs no special path: when every input value of a step is known already at infer time (constants,
+// shapes and what follows from them), the executor runs the step right there and its outputs become constants of that
+// shape combination.
 #pragma once
 
 #include <cstdint>
@@ -30,8 +32,8 @@ struct StepDef {
   std::string op;    ///< "matmul", "add", ... : docs/format.md lists them
   std::string name;  ///< the source node, for messages
   Attributes attrs;
-  /// One entry per input. data is set for constants (mapped from the artifact, alive as long as the Op); otherwise null with only
-  /// the dtype meaningful. present is false for an omitted optional input.
+  /// One entry per input. data is set for constants (mapped from the artifact, alive as long as the Op); otherwise null
+  /// with only the dtype meaningful. present is false for an omitted optional input.
   struct Input {
     bool present = false;
     bool constant = false;
@@ -58,8 +60,8 @@ class InferContext {
   virtual int num_outputs() const = 0;
   /// Declares output i; checks sizes for overflow and the session's byte budget.
   virtual Status set_output(int i, DType dtype, const Shape& shape) = 0;
-  /// Output i is input j's bytes under another shape (Reshape, Squeeze, Identity ...): nothing is allocated, run() is not called
-  /// if this is the only output. Call after set_output.
+  /// Output i is input j's bytes under another shape (Reshape, Squeeze, Identity ...): nothing is allocated, run() is
+  /// not called if this is the only output. Call after set_output.
   virtual void alias(int output, int input) = 0;
   /// Output i may be written over input j (same bytes, elementwise); the planner decides.
   virtual void may_overwrite(int output, int input) = 0;
@@ -88,7 +90,8 @@ class Op {
 
 using OpFactory = Result<std::unique_ptr<Op>> (*)(const StepDef& def, const BuildContext& build);
 
-/// Factory registered for an op name, or null. Each file in core/ops/ offers `void register_<file>(OpRegistry&)`; core/ops/registry.cpp calls them all.
+/// Factory registered for an op name, or null. Each file in core/ops/ offers `void register_<file>(OpRegistry&)`;
+/// core/ops/registry.cpp calls them all.
 class OpRegistry {
  public:
   static const OpRegistry& instance();

@@ -25,7 +25,8 @@ namespace {
 
 constexpr size_t kMaxListed = 20;
 
-/// While a model is loaded the caller has given nothing but the file: what an operator calls an invalid argument is the file's fault.
+/// While a model is loaded the caller has given nothing but the file: what an operator calls an invalid argument is the
+/// file's fault.
 Status of_artifact(const Status& status) {
   return status.code() == ErrorCode::kInvalidArgument ? Status(ErrorCode::kCorrupt, status.message()) : status;
 }

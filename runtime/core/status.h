@@ -36,8 +36,8 @@ class [[nodiscard]] Status {
 template <class T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::move(value)) {}             // NOLINT: implicit by design
-  Result(Status status) : state_(std::move(status)) {}      // NOLINT: implicit by design
+  Result(T value) : state_(std::move(value)) {}         // NOLINT: implicit by design
+  Result(Status status) : state_(std::move(status)) {}  // NOLINT: implicit by design
   bool is_ok() const { return state_.index() == 0; }
   T& value() { return std::get<0>(state_); }
   const T& value() const { return std::get<0>(state_); }
@@ -49,8 +49,8 @@ class [[nodiscard]] Result {
 
 }  // namespace lutc
 
-#define LUTC_RETURN_IF_ERROR(expr)              \
-  do {                                          \
-    ::lutc::Status lutc_status_ = (expr);       \
+#define LUTC_RETURN_IF_ERROR(expr)                  \
+  do {                                              \
+    ::lutc::Status lutc_status_ = (expr);           \
     if (!lutc_status_.is_ok()) return lutc_status_; \
   } while (0)

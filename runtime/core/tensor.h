@@ -48,7 +48,8 @@ struct Shape {
   std::string to_string() const;
 };
 
-/// Number of elements with overflow and sign checks; kInvalidArgument when a dim is negative or the product passes 2^62 / 8.
+/// Number of elements with overflow and sign checks; kInvalidArgument when a dim is negative or the product passes 2^62
+/// / 8.
 Result<int64_t> checked_elements(const Shape& shape);
 
 /// A dense row-major view; owns nothing. Data is 64-byte aligned wherever the runtime allocated it.

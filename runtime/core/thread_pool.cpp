@@ -16,8 +16,9 @@ thread_local bool inside_range = false;
 
 }  // namespace
 
-// One job at a time. The caller claims ranges like any worker, so a job ends even if no worker ever wakes (a late wake-up, a forked child
-// whose workers are gone). Ranges are claimed under the mutex: a worker that wakes late sees no range left, never a stale job.
+// One job at a time. The caller claims ranges like any worker, so a job ends even if no worker ever wakes (a late
+// wake-up, a forked child whose workers are gone). Ranges are claimed under the mutex: a worker that wakes late sees no
+// range left, never a stale job.
 struct ThreadPool::State {
   struct Job {
     Thunk thunk = nullptr;

@@ -1,4 +1,5 @@
-// One pool for the process, shared by sessions. Sized by CPU affinity and cgroup quota. Workers sleep on a condition variable; no spinning.
+// One pool for the process, shared by sessions. Sized by CPU affinity and cgroup quota. Workers sleep on a condition
+// variable; no spinning.
 #pragma once
 
 #include <cstdint>
@@ -21,13 +22,14 @@ class ThreadPool {
 
   int threads() const;
 
-  /// Calls body(begin, end, worker) over [0, total) cut into at most `threads` contiguous ranges whose bounds are multiples of `grain`
-  /// (the last may be shorter). Runs inline when one range suffices. The caller works too. worker < threads(), unique among concurrently
-  /// running ranges of the call. Nested calls run inline.
-  /// Allocates nothing.
+  /// Calls body(begin, end, worker) over [0, total) cut into at most `threads` contiguous ranges whose bounds are
+  /// multiples of `grain` (the last may be shorter). Runs inline when one range suffices. The caller works too. worker
+  /// < threads(), unique among concurrently running ranges of the call. Nested calls run inline. Allocates nothing.
   template <class Body>
   void parallel_for(int64_t total, int64_t grain, int max_threads, const Body& body) {
-    run(total, grain, max_threads, [](const void* f, int64_t b, int64_t e, int w) { (*static_cast<const Body*>(f))(b, e, w); }, &body);
+    run(
+        total, grain, max_threads,
+        [](const void* f, int64_t b, int64_t e, int w) { (*static_cast<const Body*>(f))(b, e, w); }, &body);
   }
 
  private:

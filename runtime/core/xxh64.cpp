@@ -62,7 +62,8 @@ void Xxh64::update(const void* data, size_t bytes) {
 uint64_t Xxh64::digest() const {
   uint64_t hash = seed_ + kPrime5;
   if (total_ >= kStripe) {
-    hash = rotate_left(lanes_[0], 1) + rotate_left(lanes_[1], 7) + rotate_left(lanes_[2], 12) + rotate_left(lanes_[3], 18);
+    hash =
+        rotate_left(lanes_[0], 1) + rotate_left(lanes_[1], 7) + rotate_left(lanes_[2], 12) + rotate_left(lanes_[3], 18);
     for (uint64_t lane : lanes_) hash = merge(hash, lane);
   }
   hash += total_;

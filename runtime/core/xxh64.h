@@ -1,4 +1,5 @@
-// XXH64, written from its public specification (github.com/Cyan4973/xxHash, doc/xxhash_spec.md). Detects damage; it is no signature.
+// XXH64, written from its public specification (github.com/Cyan4973/xxHash, doc/xxhash_spec.md). Detects damage; it is
+// no signature.
 #pragma once
 
 #include <cstddef>

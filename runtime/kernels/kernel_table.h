@@ -1,9 +1,9 @@
 // What the operators may ask of an ISA, and the one place that maps CPU features to kernels.
 //
-// A kernel knows no plan, no tensor and no thread: it gets pointers, sizes and strides. Every function of a table exists in scalar; an ISA
-// file overrides what it does faster (see each sub-table's header). All code in a per-ISA file lives in an anonymous namespace, and these files
-// include no header with non-trivial inline functions: otherwise the linker could keep an AVX-512 copy of a shared inline function and run it on
-// a CPU without AVX-512.
+// A kernel knows no plan, no tensor and no thread: it gets pointers, sizes and strides. Every function of a table
+// exists in scalar; an ISA file overrides what it does faster (see each sub-table's header). All code in a per-ISA file
+// lives in an anonymous namespace, and these files include no header with non-trivial inline functions: otherwise the
+// linker could keep an AVX-512 copy of a shared inline function and run it on a CPU without AVX-512.
 #pragma once
 
 #include <string>
@@ -34,7 +34,8 @@ const char* isa_name(Isa isa);
 Result<const KernelTable*> table_for(Isa isa);
 /// Table by ISA name; kInvalidArgument names the choices when it is none of them.
 Result<const KernelTable*> table_named(const std::string& name);
-/// The table of the best ISA, or of the one named by the environment variable LUTC_ISA (kInvalidArgument names the choices when it is none of them).
+/// The table of the best ISA, or of the one named by the environment variable LUTC_ISA (kInvalidArgument names the
+/// choices when it is none of them).
 Result<const KernelTable*> default_table();
 
 }  // namespace lutc::kernels
