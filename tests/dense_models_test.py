@@ -1,5 +1,6 @@
 """The dense road: with every layer kept, a compiled model equals ONNX Runtime to 1e-4, on real models."""
 
+import json
 import os
 from pathlib import Path
 
@@ -86,6 +87,13 @@ def test_image_models(model, tmp_path):
     for batch in (1, 3):
         shape = [batch if axis == 0 and not isinstance(dim, int) else dim for axis, dim in enumerate(entry.shape)]
         assert_equal(reference, compiled, {entry.name: generator.normal(size=shape).astype(np.float32)})
+
+
+@pytest.mark.parametrize("model", pack_models("resnet", "resnet-cifar10/**/*resnet20*.onnx"))
+def test_every_residual_of_resnet_joins_its_convolution(model, tmp_path):
+    plan = json.loads(compile_dense(model, tmp_path).metadata("lutc.plan"))
+    ops = [step["op"] for step in plan["steps"]]
+    assert ops.count("conv") == 19 and not {"add", "relu"} & set(ops)
 
 
 @pytest.mark.parametrize("model", pack_models("magika", "magika/**/*.onnx"))

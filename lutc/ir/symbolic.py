@@ -306,6 +306,23 @@ class SymbolicShapes:
                 out[axis] = _atom(f"{node.outputs[0].name}[{axis}]")
         return tuple(out)
 
+    def _pad(self, node: ir.Node) -> Dims | None:
+        """An axis without padding keeps its size, any other one is known only where the size is an integer."""
+        dims, amounts = self.dims(node.inputs[0]), ints(node.inputs[1])
+        given = node.inputs[3] if len(node.inputs) > 3 else None
+        axes = ints(given) if given is not None else list(range(len(dims or ())))
+        if dims is None or amounts is None or axes is None or len(amounts) != 2 * len(axes):
+            return None
+        out = list(dims)
+        for position, given_axis in enumerate(axes):
+            axis, begin, end = given_axis % len(dims), amounts[position], amounts[len(axes) + position]
+            size = number(dims[axis])
+            if size is not None:
+                out[axis] = (size + begin + end, ())
+            elif begin or end:
+                out[axis] = _atom(f"{node.outputs[0].name}[{axis}]")
+        return tuple(out)
+
     def _range(self, node: ir.Node) -> Dims | None:
         start, limit, delta = (self.content(value) for value in node.inputs)
         if start == [(0, ())] and delta == [ONE] and limit is not None and len(limit) == 1:
@@ -444,6 +461,7 @@ def _table() -> dict[str, _Rule]:
         SymbolicShapes._squeeze: "Squeeze",
         SymbolicShapes._concat: "Concat",
         SymbolicShapes._slice: "Slice",
+        SymbolicShapes._pad: "Pad",
         SymbolicShapes._range: "Range",
         SymbolicShapes._filled: "ConstantOfShape",
         SymbolicShapes._flatten: "Flatten",
