@@ -118,8 +118,8 @@ def fit_linear(x: Floats, y: Floats, weight: Floats, form: Form, *, seed: int) -
     train = _moments(encoder, codes[:, :cut], gains[:, :cut], y[:cut], free)
     held_out = _moments(encoder, codes[:, held], gains[:, held], y[held], free)
     table = fit_table(train, held_out, atom_matrix(encoder), weight, free=free)
-    integers, scale = round_table(table.table, usage(codes, gains, entries)[1])
-    mean_gain = usage(codes, gains, entries)[0]
+    mean_gain, mean_square = usage(codes, gains, entries)
+    integers, scale = round_table(table.table, mean_square)
     bias = y.mean(axis=0, dtype=np.float64) - (mean_gain @ integers.astype(np.float64)) * scale
     lookup = LookupParameters(
         **encoder.constants(),  # type: ignore[arg-type]
