@@ -54,7 +54,8 @@ def quantise_rows(x: Floats, offset: Floats, inv_scale: Floats) -> Floats:
 
 def _encode_chunk(q: Floats, p: Encoder) -> tuple[npt.NDArray[np.uint8], Floats]:
     # One float32 holds score, entry and sign, so that the best entry is a plain maximum: 64 |s| + 4 (15 - k) + sign
-    # stays below 2^24 because |s| <= 16 * 127 * 127 (gain forms end at V = 16). Plain scores need no sign, and their bias no more room.
+    # stays below 2^24 because |s| <= 16 * 127 * 127 (gain forms end at V = 16). Plain scores need no sign, and their
+    # bias no more room.
     entries = p.directions.shape[1]
     unit = 64 if p.gain_limit else 16
     key = np.matmul(p.directions.astype(np.float32) * unit, group_rows(q, p.groups))
