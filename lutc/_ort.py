@@ -14,9 +14,7 @@ __all__ = ["ort", "ort_session"]
 _QUIET = 3  # errors only
 
 
-def ort_session(
-    model: str | os.PathLike[str] | bytes, *, threads: int = 1, profile: str | None = None
-) -> Any:
+def ort_session(model: str | os.PathLike[str] | bytes, *, threads: int = 1, profile: str | None = None) -> Any:
     """An ONNX Runtime session on the CPU.
 
     Args:

@@ -12,11 +12,11 @@ from lutc.ir.graph import (
     attribute,
     is_op,
     new_node,
+    only_reader,
     producer,
     rank,
     replace,
     static_dim,
-    used_once,
 )
 from lutc.passes.base import NodePass
 
@@ -75,7 +75,7 @@ def _arithmetic(graph: ir.Graph, node: ir.Node) -> bool:
 
 def _layer(x: ir.Value | None) -> ir.Node | None:
     """The Conv or Linear that makes x for this reader alone."""
-    if x is None or not used_once(x):
+    if only_reader(x) is None:
         return None
     return producer(x, "Conv") or producer(x, "Linear", domain=LUTC_DOMAIN)
 
@@ -119,11 +119,11 @@ def _into_previous(
 
 
 def _into_next(graph: ir.Graph, node: ir.Node, scale: np.ndarray, shift: np.ndarray) -> bool:
-    if not used_once(node.outputs[0]):
-        return False
-    layer = node.outputs[0].uses()[0].node
+    layer = only_reader(node.outputs[0])
     conv = is_op(layer, "Conv")
-    if layer.inputs[0] is not node.outputs[0] or not (conv or is_op(layer, "Linear", domain=LUTC_DOMAIN)):
+    if not conv and not is_op(layer, "Linear", domain=LUTC_DOMAIN):
+        return False
+    if layer is None or layer.inputs[0] is not node.outputs[0]:
         return False
     weight = array(layer.inputs[1])
     bias_value = layer.inputs[2] if len(layer.inputs) > 2 else None

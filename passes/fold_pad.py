@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from lutc.ir.graph import array, attribute, ints, is_op, is_scalar, new_node, producer, replace, static_dim
+from lutc.ir.graph import attribute, ints, is_op, is_scalar, new_node, producer, replace, static_dim
 from lutc.passes.base import NodePass
 
 
@@ -49,7 +49,7 @@ def _explicit(node: ir.Node) -> bool:
 
 def _kernel(node: ir.Node) -> list[int] | None:
     weight = node.inputs[1] if len(node.inputs) > 1 else None
-    return list(weight.const_value.shape[2:]) if weight is not None and weight.const_value is not None else None
+    return list(weight.const_value.shape.numpy()[2:]) if weight is not None and weight.const_value is not None else None
 
 
 def _fold(graph: ir.Graph, node: ir.Node) -> bool:
@@ -62,7 +62,7 @@ def _fold(graph: ir.Graph, node: ir.Node) -> bool:
     amounts = ints(pad.inputs[1])
     value = pad.inputs[2] if len(pad.inputs) > 2 else None
     axes = ints(pad.inputs[3]) if len(pad.inputs) > 3 and pad.inputs[3] is not None else None
-    if amounts is None or (value is not None and not (is_scalar(value, 0.0) or _is_false(value))):
+    if amounts is None or (value is not None and not is_scalar(value, 0.0)):
         return False
     width = len(kernel) + 2
     used = [axis % width for axis in axes] if axes is not None else list(range(len(amounts) // 2))
@@ -77,8 +77,3 @@ def _fold(graph: ir.Graph, node: ir.Node) -> bool:
     copy = new_node("Conv", [pad.inputs[0], *node.inputs[1:]], node, attributes=attributes)
     replace(graph, node, [copy])
     return True
-
-
-def _is_false(value: ir.Value) -> bool:
-    data = array(value)
-    return data is not None and not data.any()

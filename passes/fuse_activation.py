@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from lutc.ir.activation import silu_function
-from lutc.ir.graph import LUTC_DOMAIN, attribute, is_op, is_scalar, new_node, producer, replace, scalar, used_once
+from lutc.ir.graph import LUTC_DOMAIN, attribute, is_op, is_scalar, new_node, only_reader, producer, replace, scalar
 from lutc.passes.base import NodePass
 
 
@@ -44,11 +44,10 @@ class FuseActivation(NodePass):
             if (divided := _sixth(maker)) is not None and _is_relu6_of(divided, x):
                 replace(graph, node, [new_node("HardSwish", [x], node)])
                 return True
-            if _is_relu6_of(gate, x) and used_once(node.outputs[0]):
-                last = node.outputs[0].uses()[0].node
-                if _sixth(last) is node.outputs[0]:
-                    replace(graph, last, [new_node("HardSwish", [x], last)])
-                    return True
+            last = only_reader(node.outputs[0]) if _is_relu6_of(gate, x) else None
+            if last is not None and _sixth(last) is node.outputs[0]:
+                replace(graph, last, [new_node("HardSwish", [x], last)])
+                return True
         return False
 
 

@@ -17,9 +17,9 @@ from lutc.ir.graph import (
     is_scalar,
     layer_name,
     new_node,
+    only_reader,
     replace,
     scalar,
-    used_once,
 )
 from lutc.ir.symbolic import SymbolicShapes, Term, number, product
 from lutc.passes.base import NodePass
@@ -80,10 +80,8 @@ class FuseAttention(NodePass):
         if dims is None or len(dims) != 4 or attribute(node, "axis", -1) not in (-1, 3):
             return False
         weights, guard = _after_guard(node)
-        if weights is None or not used_once(weights):
-            return False
-        mix = weights.uses()[0].node
-        if not is_op(mix, "MatMul") or mix.inputs[0] is not weights or not used_once(mix.outputs[0]):
+        mix = only_reader(weights)
+        if not is_op(mix, "MatMul") or mix.inputs[0] is not weights:
             return False
         scores = _scores(node.inputs[0])
         if scores is None:
@@ -102,18 +100,18 @@ class FuseAttention(NodePass):
         perm, factor = (0, 1, 2, 3), 1.0
         while value is not None:
             node = value.producer()
-            if is_op(node, "Mul", "Div") and node is not None:
+            if is_op(node, "Mul", "Div"):
                 inner, constant = _scaled(node)
                 if inner is None:
                     return None
                 value, factor = inner, factor * constant
-            elif is_op(node, "Transpose") and node is not None:
+            elif is_op(node, "Transpose"):
                 inner_perm = attribute(node, "perm", (3, 2, 1, 0))
                 if len(inner_perm) != 4:
                     return None
                 perm = tuple(inner_perm[axis] for axis in perm)  # type: ignore[assignment]
                 value = node.inputs[0]
-            elif is_op(node, "Reshape") and node is not None:
+            elif is_op(node, "Reshape"):
                 source, dims = self._shapes.dims(node.inputs[0]), self._shapes.dims(value)
                 if source is None or dims is None or node.inputs[0] is None or len(source) != 3 or len(dims) != 4:
                     return None
@@ -127,14 +125,14 @@ class FuseAttention(NodePass):
 
     def _merged_output(self, value: ir.Value) -> ir.Node | None:
         """The Reshape to [B, L, H*dv] behind the Transpose of the mixed values."""
-        turn = value.uses()[0].node
+        turn = only_reader(value)
         if not is_op(turn, "Transpose") or list(attribute(turn, "perm", ())) != [0, 2, 1, 3]:
             return None
-        if not used_once(turn.outputs[0]):
+        end = only_reader(turn.outputs[0])
+        if not is_op(end, "Reshape"):
             return None
-        end = turn.outputs[0].uses()[0].node
         before, after = self._shapes.dims(turn.outputs[0]), self._shapes.dims(end.outputs[0])
-        if not is_op(end, "Reshape") or before is None or after is None or len(after) != 3:
+        if before is None or after is None or len(after) != 3:
             return None
         return end if after == (before[0], before[1], product(before[2:])) else None
 
@@ -211,20 +209,20 @@ def _scores(value: ir.Value | None) -> _Scores | None:
     found = _Scores()
     while value is not None:
         node = value.producer()
-        if is_op(node, "MatMul") and node is not None:
+        if is_op(node, "MatMul"):
             found.query, found.key = node.inputs[0], node.inputs[1]
             return found
-        if is_op(node, "Mul", "Div") and node is not None:
+        if is_op(node, "Mul", "Div"):
             value, constant = _scaled(node)
             found.factor *= constant
-        elif is_op(node, "Add") and node is not None and found.factor == 1.0:
+        elif is_op(node, "Add") and found.factor == 1.0:
             sides = [v for v in node.inputs if v is not None]
             inner = [v for v in sides if _leads_to_product(v)]
             if len(inner) != 1:
                 return None
             value = inner[0]
             found.masks.append(sides[1] if sides[0] is value else sides[0])
-        elif is_op(node, "Where") and node is not None and found.factor == 1.0:
+        elif is_op(node, "Where") and found.factor == 1.0:
             condition, yes, no = node.inputs
             keep = (scalar(no) or 0.0) <= _MINUS_INFINITY
             fill = no if keep else yes
@@ -240,12 +238,12 @@ def _scores(value: ir.Value | None) -> _Scores | None:
 def _leads_to_product(value: ir.Value) -> bool:
     """Whether a value is a (scaled, masked) product of two computed matrices."""
     node = value.producer()
-    if is_op(node, "MatMul") and node is not None:
+    if is_op(node, "MatMul"):
         return all(array(v) is None for v in node.inputs)
-    if is_op(node, "Mul", "Div") and node is not None:
+    if is_op(node, "Mul", "Div"):
         inner, _ = _scaled(node)
         return inner is not None and _leads_to_product(inner)
-    if is_op(node, "Add") and node is not None:
+    if is_op(node, "Add"):
         return any(v is not None and _leads_to_product(v) for v in node.inputs)
     return False
 
@@ -272,8 +270,8 @@ def _cannot_be_infinite(value: ir.Value) -> bool:
     if data is not None:
         return bool(np.isfinite(data).all())
     node = value.producer()
-    if is_op(node, "Where") and node is not None:
+    if is_op(node, "Where"):
         return all(v is not None and _cannot_be_infinite(v) for v in node.inputs[1:])
-    if is_op(node, "Expand", "Unsqueeze", "Squeeze", "Reshape", "Slice", "Transpose", "Identity") and node is not None:
+    if is_op(node, "Expand", "Unsqueeze", "Squeeze", "Reshape", "Slice", "Transpose", "Identity"):
         return node.inputs[0] is not None and _cannot_be_infinite(node.inputs[0])
     return False

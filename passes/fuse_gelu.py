@@ -6,7 +6,7 @@ import math
 
 import onnx_ir as ir
 
-from lutc.ir.graph import is_op, is_scalar, new_node, other_input, producer, replace, scalar, used_once
+from lutc.ir.graph import is_op, is_scalar, new_node, only_reader, other_input, producer, replace, scalar
 from lutc.passes.base import NodePass
 
 
@@ -18,9 +18,9 @@ class FuseGelu(NodePass):
 
     def rewrite_node(self, graph: ir.Graph, node: ir.Node) -> bool:
         """Starts at the Erf or Tanh."""
-        if not is_op(node, "Erf", "Tanh") or not used_once(node.outputs[0]):
+        if not is_op(node, "Erf", "Tanh"):
             return False
-        add = node.outputs[0].uses()[0].node
+        add = only_reader(node.outputs[0])
         if not is_op(add, "Add") or not is_scalar(other_input(add, node.outputs[0]), 1.0):
             return False
         found = _product(add.outputs[0])
@@ -42,26 +42,24 @@ class FuseGelu(NodePass):
 
 def _product(gate: ir.Value) -> tuple[ir.Value, ir.Node] | None:
     """X and the last node of 0.5 * x * gate, in any order."""
-    if not used_once(gate):
+    first = only_reader(gate)
+    if not is_op(first, "Mul"):
         return None
-    first = gate.uses()[0].node
-    other = other_input(first, gate) if is_op(first, "Mul") else None
-    if other is None:
-        return None
+    other = other_input(first, gate)
     half = producer(other, "Mul")
     if half is not None:
         for x, factor in (tuple(half.inputs), tuple(reversed(half.inputs))):
             if is_scalar(factor, 0.5) and x is not None:
                 return x, first
-    if not used_once(first.outputs[0]):
+    second = only_reader(first.outputs[0])
+    if other is None or not is_op(second, "Mul", "Div"):
         return None
-    second = first.outputs[0].uses()[0].node
-    last = other_input(second, first.outputs[0]) if is_op(second, "Mul") else None
+    last = other_input(second, first.outputs[0])
+    if is_op(second, "Div"):
+        return (other, second) if second.inputs[0] is first.outputs[0] and is_scalar(last, 2.0) else None
     if is_scalar(other, 0.5) and last is not None and scalar(last) is None:
         return last, second
     if is_scalar(last, 0.5) and scalar(other) is None:
-        return other, second
-    if is_op(second, "Div") and second.inputs[0] is first.outputs[0] and is_scalar(second.inputs[1], 2.0):
         return other, second
     return None
 

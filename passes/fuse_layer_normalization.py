@@ -7,7 +7,20 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from lutc.ir.graph import add_constant, array, attribute, ints, is_op, is_scalar, new_node, producer, replace, scalar
+from lutc.ir.graph import (
+    add_constant,
+    array,
+    attribute,
+    ints,
+    is_op,
+    is_scalar,
+    new_node,
+    only_reader,
+    other_input,
+    producer,
+    replace,
+    scalar,
+)
 from lutc.ir.symbolic import SymbolicShapes, number
 from lutc.passes.base import NodePass
 
@@ -201,9 +214,8 @@ def _row(value: ir.Value | None, width: int | None) -> np.ndarray | None:
 def _absorb(last: ir.Node, op_type: str, width: int | None) -> tuple[ir.Node, np.ndarray | None]:
     """The next node when it is the only reader and combines with a constant row; else the node itself."""
     value = last.outputs[0]
-    uses = value.uses()
-    if len(uses) != 1 or value.is_graph_output():
+    node = only_reader(value)
+    if not is_op(node, op_type):
         return last, None
-    node = uses[0].node
-    row = _row(node.inputs[1 - uses[0].idx], width) if is_op(node, op_type) else None
-    return (node, row) if row is not None else (last, None)
+    row = _row(other_input(node, value), width)
+    return (last, None) if row is None else (node, row)

@@ -13,9 +13,10 @@ from lutc.ir.graph import (
     is_op,
     layer_name,
     new_node,
+    only_reader,
+    other_input,
     rank,
     replace,
-    used_once,
 )
 from lutc.ir.linear import linear_function
 from lutc.passes.base import NodePass
@@ -51,14 +52,13 @@ class FuseLinear(NodePass):
             return False
         outputs, bias, bias_name = weight.shape[1], None, None
         last, product = node, node.outputs[0]
-        if used_once(product):
-            add = product.uses()[0].node
-            if is_op(add, "Add"):
-                other = add.inputs[1] if add.inputs[0] is product else add.inputs[0]
-                data = array(other)
-                if data is not None and data.size in (1, outputs) and _is_row(data.shape, outputs, rank(x) or 0):
-                    bias = np.broadcast_to(data.reshape(-1), (outputs,))
-                    bias_name, last = other.name if other is not None else None, add
+        add = only_reader(product)
+        if is_op(add, "Add"):
+            other = other_input(add, product)
+            data = array(other)
+            if data is not None and data.size in (1, outputs) and _is_row(data.shape, outputs, rank(x) or 0):
+                bias = np.broadcast_to(data.reshape(-1), (outputs,))
+                bias_name, last = other.name if other is not None else None, add
         name = layer_name(node)
         if bias is None:
             bias, bias_name = np.zeros(outputs, np.float32), f"{name}.bias"

@@ -5,7 +5,19 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from lutc.ir.graph import add_constant, array, ints, is_op, is_scalar, new_node, producer, replace, scalar, used_once
+from lutc.ir.graph import (
+    add_constant,
+    array,
+    ints,
+    is_op,
+    is_scalar,
+    new_node,
+    only_reader,
+    other_input,
+    producer,
+    replace,
+    scalar,
+)
 from lutc.ir.symbolic import SymbolicShapes, number
 from lutc.passes.base import NodePass
 
@@ -23,7 +35,7 @@ class FuseRmsNormalization(NodePass):
     def rewrite_node(self, graph: ir.Graph, node: ir.Node) -> bool:
         """Starts at the Sqrt."""
         add = producer(node.inputs[0], "Add") if is_op(node, "Sqrt") else None
-        if add is None or not used_once(node.outputs[0]):
+        if add is None:
             return False
         epsilon = scalar(add.inputs[1])
         mean = producer(add.inputs[0], "ReduceMean")
@@ -42,11 +54,11 @@ class FuseRmsNormalization(NodePass):
         if last is None:
             return False
         gamma = np.ones(width, np.float32)
-        if used_once(last.outputs[0]):
-            use = last.outputs[0].uses()[0]
-            row = array(use.node.inputs[1 - use.idx]) if is_op(use.node, "Mul") else None
+        product = only_reader(last.outputs[0])
+        if is_op(product, "Mul"):
+            row = array(other_input(product, last.outputs[0]))
             if row is not None and row.size == width == row.shape[-1]:
-                gamma, last = row.reshape(width), use.node
+                gamma, last = row.reshape(width), product
         scale = add_constant(graph, f"{last.name or 'rms_norm'}.scale", gamma)
         fused = new_node("RMSNormalization", [x, scale], last, attributes={"axis": -1, "epsilon": epsilon})
         replace(graph, last, [fused])
@@ -55,11 +67,11 @@ class FuseRmsNormalization(NodePass):
 
 def _normalised(sqrt: ir.Node, x: ir.Value) -> ir.Node | None:
     """The node that divides x by the root."""
-    node = sqrt.outputs[0].uses()[0].node
+    node = only_reader(sqrt.outputs[0])
     if is_op(node, "Div") and node.inputs[0] is x and node.inputs[1] is sqrt.outputs[0]:
         return node
     one_over = is_op(node, "Div") and is_scalar(node.inputs[0], 1.0)
-    if not (is_op(node, "Reciprocal") or one_over) or not used_once(node.outputs[0]):
+    if node is None or not (is_op(node, "Reciprocal") or one_over):
         return None
-    use = node.outputs[0].uses()[0]
-    return use.node if is_op(use.node, "Mul") and use.node.inputs[1 - use.idx] is x else None
+    product = only_reader(node.outputs[0])
+    return product if is_op(product, "Mul") and other_input(product, node.outputs[0]) is x else None

@@ -54,5 +54,5 @@ def _retype(value: ir.Value) -> bool:
     return False
 
 
-def _widen(tensor: ir.TensorProtocol) -> ir.Tensor:
+def _widen(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     return ir.tensor(tensor.numpy().astype(np.float32), name=tensor.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import onnx_ir as ir
@@ -12,7 +12,7 @@ LUTC_DOMAIN = "ai.lutc"
 OPSET = 23
 
 
-def is_op(node: ir.Node | None, *op_types: str, domain: str = "") -> bool:
+def is_op(node: ir.Node | None, *op_types: str, domain: str = "") -> TypeGuard[ir.Node]:
     """Whether the node is one of the given operators of a domain ("" is ONNX itself)."""
     if node is None or node.op_type not in op_types:
         return False
@@ -71,9 +71,10 @@ def static_dim(value: ir.Value | None, axis: int) -> int | None:
     return dim if isinstance(dim, int) else None
 
 
-def used_once(value: ir.Value) -> bool:
-    """Whether exactly one node input reads the value and it is no output of the model."""
-    return len(value.uses()) == 1 and not value.is_graph_output()
+def only_reader(value: ir.Value | None) -> ir.Node | None:
+    """The node with the one input that reads the value; None if there are more, none, or the value leaves the model."""
+    uses = list(value.uses()) if value is not None and not value.is_graph_output() else []
+    return uses[0].node if len(uses) == 1 else None
 
 
 def other_input(node: ir.Node, value: ir.Value | None) -> ir.Value | None:
@@ -82,10 +83,10 @@ def other_input(node: ir.Node, value: ir.Value | None) -> ir.Value | None:
     return second if first is value else first
 
 
-def add_constant(graph: ir.Graph, name: str, data: np.ndarray) -> ir.Value:
+def add_constant(graph: ir.Graph, name: str, data: np.ndarray | np.generic) -> ir.Value:
     """Registers a new initialiser, under the given name or the first free `name_1`, `name_2` ..."""
     unique, count = name, 0
-    while unique in graph.initializers or graph.meta.get(("lutc.taken", unique)):
+    while unique in graph.initializers:
         count += 1
         unique = f"{name}_{count}"
     data = np.ascontiguousarray(data).reshape(data.shape)

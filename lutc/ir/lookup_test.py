@@ -1,5 +1,4 @@
 """The function bodies in stock ONNX Runtime against the numpy reference, bit for bit."""
-# ruff: noqa: PLR0917
 
 from __future__ import annotations
 
@@ -69,9 +68,7 @@ def test_linear_body_is_bit_exact(seed, lead, features, outputs, codebooks, widt
     x = rng.normal(size=(*lead, features)).astype(np.float32)
     x[..., 0] = np.where(rng.random(lead) < 0.1, np.nan, x[..., 0])
     np.testing.assert_array_equal(run_node(lookup.lut_linear, x, unit), reference.lut_linear(x, unit))
-    np.testing.assert_allclose(
-        run_node(lookup.lut_linear, x, p), reference.lut_linear(x, p), rtol=1e-6, atol=1e-4
-    )
+    np.testing.assert_allclose(run_node(lookup.lut_linear, x, p), reference.lut_linear(x, p), rtol=1e-6, atol=1e-4)
 
 
 @settings(max_examples=25, deadline=None)

@@ -24,9 +24,7 @@ def scores(q: npt.NDArray[np.int8], p: LookupParameters) -> npt.NDArray[np.int32
     return np.einsum("rcv,ckv->rck", gathered, p.directions.astype(np.int32)) + p.code_bias
 
 
-def encode(
-    q: npt.NDArray[np.int8], p: LookupParameters
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int8]]:
+def encode(q: npt.NDArray[np.int8], p: LookupParameters) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int8]]:
     """Step 3: codes int64 [rows, C] and gains int8 [rows, C] of quantised rows int8 [rows, D]."""
     s = scores(q, p)
     if p.gain_limit == 0:
