@@ -47,19 +47,27 @@ def with_constants(model: onnx.ModelProto, constants: Mapping[str, np.ndarray]) 
 def single_node(
     op: str, inputs: Sequence[np.ndarray | None], outputs: int = 1, opset: int = OPSET, **attrs: Any
 ) -> onnx.ModelProto:
-    """A model of one node: inputs `x0`, `x1` ... (None: omitted), outputs `y0` ... of inferred types."""
+    """A model of one node: inputs `x0`, `x1` ... (None: omitted), outputs `y0` ... of inferred types.
+
+    ONNX's shape inference crashes on some hostile attributes where it knows the shapes, so it is not told them.
+    """
     names = ["" if array is None else f"x{i}" for i, array in enumerate(inputs)]
     node = helper.make_node(op, names, [f"y{i}" for i in range(outputs)], name="node", **attrs)
-    values = [
-        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
-        for name, array in zip(names, inputs, strict=True)
-        if array is not None
-    ]
-    graph = helper.make_graph(
-        [node], "one_node", values, [helper.make_empty_tensor_value_info(f"y{i}") for i in range(outputs)]
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
-    return onnx.shape_inference.infer_shapes(model)
+    used = [(name, array) for name, array in zip(names, inputs, strict=True) if array is not None]
+    dtypes = [helper.np_dtype_to_tensor_dtype(array.dtype) for _, array in used]
+
+    def model(shapes: Sequence[Any], results: Sequence[onnx.ValueInfoProto]) -> onnx.ModelProto:
+        values = [
+            helper.make_tensor_value_info(name, dtype, shape)
+            for (name, _), dtype, shape in zip(used, dtypes, shapes, strict=True)
+        ]
+        graph = helper.make_graph([node], "one_node", values, results)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+
+    unknown = [helper.make_empty_tensor_value_info(f"y{i}") for i in range(outputs)]
+    inferred = onnx.shape_inference.infer_shapes(model([None] * len(used), unknown)).graph.output
+    results = [helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, None) for value in inferred]
+    return model([array.shape for _, array in used], results)
 
 
 def run_both(
