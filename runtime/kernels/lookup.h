@@ -84,9 +84,11 @@ struct LookupBlock {
   int64_t start_window_step = 0;  ///< avx2
   const int64_t* taps = nullptr;  ///< [tap_count] displacement in positions
   int64_t tap_count = 0;
-  const uint8_t* table = nullptr;  ///< first byte of the column block
-  int64_t table_unit_step = 0;     ///< bytes from one unit to the next; taps follow each other
-  int64_t table_entry_step = 0;    ///< scalar ("rows" layout): bytes from one entry to the next
+  const uint8_t* table = nullptr;     ///< first byte of the column block
+  int64_t table_unit_step = 0;        ///< bytes from one unit to the next; taps follow each other
+  int64_t table_entry_step = 0;       ///< scalar ("rows" layout): bytes from one entry to the next
+  const uint8_t* prefetch = nullptr;  ///< what a later call reads, fetched meanwhile
+  int prefetch_lines = 0;             ///< cache lines of it a unit
   int32_t* acc = nullptr;
   int64_t acc_stride = 0;  ///< from one column to the next, in elements
 };

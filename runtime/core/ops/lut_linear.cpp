@@ -7,8 +7,8 @@ namespace {
 
 /// Columns of an accumulator tile: a multiple of every kernel's block.
 constexpr int64_t kTileColumns = 48;
-/// Codes that stay in a level 2 cache while the table passes by.
-constexpr int64_t kCodesBytes = 256 * 1024;
+/// Most tiles of rows that one pass over the table serves: their codes and sums stay in a level 2 cache.
+constexpr int64_t kGroupTiles = 4;
 
 class LutLinear final : public LutConsumer {
  public:
@@ -25,7 +25,8 @@ class LutLinear final : public LutConsumer {
     LUTC_RETURN_IF_ERROR(init_table(build));
     geometry_ = CodesGeometry(kernels_, codebooks_, gain_limit_);
     tile_rows_ = kernels_->block_panels * kernels_->panel_rows;
-    scratch_ = static_cast<size_t>(tile_rows_ * kTileColumns * 4 + (2 * codebooks_ + outputs_ * 4 + 127) / 64 * 64);
+    scratch_ = static_cast<size_t>(kGroupTiles * tile_rows_ * kTileColumns * 4 +
+                                   (2 * codebooks_ + outputs_ * 4 + 127) / 64 * 64);
     return Status::ok();
   }
 
@@ -65,14 +66,12 @@ class LutLinear final : public LutConsumer {
       });
       return Status::ok();
     }
-    // Tiles of rows within a group whose codes stay in cache, columns outside them: a table block is read once a group.
-    job.row_tiles = (rows + tile_rows_ - 1) / tile_rows_;
-    const int64_t tile_bytes = kernels_->block_panels * geometry_.panel_bytes;
-    job.group_tiles = std::clamp<int64_t>(kCodesBytes / tile_bytes, 1, job.row_tiles);
-    job.column_width = kTileColumns;
-    job.column_tiles = (outputs_ + job.column_width - 1) / job.column_width;
-    const int64_t total = job.row_tiles * job.column_tiles;
-    ctx.pool().parallel_for(total, 1, threads, [&](int64_t begin, int64_t end, int worker) {
+    job.column_tiles = (outputs_ + kTileColumns - 1) / kTileColumns;
+    job.group_tiles = std::min<int64_t>(kGroupTiles, (rows + tile_rows_ - 1) / tile_rows_);
+    const auto groups = [&] { return (rows + job.group_tiles * tile_rows_ - 1) / (job.group_tiles * tile_rows_); };
+    while (job.group_tiles > 1 && groups() * job.column_tiles < 2 * threads)
+      job.group_tiles = (job.group_tiles + 1) / 2;
+    ctx.pool().parallel_for(groups() * job.column_tiles, 1, threads, [&](int64_t begin, int64_t end, int worker) {
       int32_t* acc = reinterpret_cast<int32_t*>(scratch + static_cast<size_t>(worker) * scratch_);
       for (int64_t item = begin; item < end; ++item) tile(job, item, acc);
     });
@@ -85,47 +84,55 @@ class LutLinear final : public LutConsumer {
     const float* residual;
     float* y;
     int64_t rows;
-    int64_t row_tiles, group_tiles, column_tiles, column_width;
+    int64_t group_tiles, column_tiles;
   };
 
+  /// A group of row tiles times a tile of columns. Row tiles are the inner loop, so that a block of the table is read
+  /// from memory once and then from cache; meanwhile the next block is fetched, evenly spread.
   void tile(const Job& job, int64_t item, int32_t* acc) const {
-    const int64_t group = item / (job.group_tiles * job.column_tiles);
-    const int64_t tiles = std::min(job.group_tiles, job.row_tiles - group * job.group_tiles);
-    const int64_t within = item - group * job.group_tiles * job.column_tiles;
-    const int64_t row = (group * job.group_tiles + within % tiles) * tile_rows_;
-    const int64_t column = within / tiles * job.column_width;
-    const int64_t rows = std::min(tile_rows_, job.rows - row), columns = std::min(job.column_width, outputs_ - column);
-    const uint8_t* panel = job.codes + row / kernels_->panel_rows * geometry_.panel_bytes;
-    const int64_t tap = 0;
+    const int64_t row = item / job.column_tiles * job.group_tiles * tile_rows_;
+    const int64_t column = item % job.column_tiles * kTileColumns;
+    const int64_t rows = std::min(job.group_tiles * tile_rows_, job.rows - row);
+    const int64_t columns = std::min(kTileColumns, outputs_ - column);
+    const int64_t tiles = (rows + tile_rows_ - 1) / tile_rows_, acc_stride = job.group_tiles * tile_rows_;
+    const int64_t cell = kernels::layout_cell(layout_, entries_), tap = 0;
 
     kernels::LookupBlock b;
-    b.panels = static_cast<int>((rows + kernels_->panel_rows - 1) / kernels_->panel_rows);
     b.entries = static_cast<int>(entries_);
     b.gain_limit = static_cast<int>(gain_limit_);
     b.units = geometry_.units;
     b.codebooks = codebooks_;
-    b.codes = panel + geometry_.start_bytes;
     b.code_panel_step = geometry_.panel_bytes;
     b.code_unit_step = geometry_.unit_bytes();
     b.code_half_step = kernels_->panel_rows;
-    b.gains = b.codes + geometry_.code_unit_bytes;
     b.gain_panel_step = geometry_.panel_bytes;
     b.gain_unit_step = geometry_.unit_bytes();
-    b.starts = panel;
     b.start_panel_step = geometry_.panel_bytes;
     b.start_window_step = 2 * kernels_->panel_rows;
     b.taps = &tap;
     b.tap_count = 1;
-    b.acc_stride = tile_rows_;
-    const int64_t cell = kernels::layout_cell(layout_, entries_);
+    b.acc_stride = acc_stride;
     for (int64_t n = 0; n < columns; n += kernels_->block_columns) {
       b.columns = static_cast<int>(std::min<int64_t>(kernels_->block_columns, columns - n));
       b.table = table_ + (column + n) * geometry_.units * cell;
       b.table_unit_step = b.columns * cell;
-      b.acc = acc + n * tile_rows_;
-      kernels_->lookup(b);
+      const int64_t next = column + n + b.columns;  // first column of the next block
+      const int64_t ahead = std::min<int64_t>(kernels_->block_columns, outputs_ - next) * cell;
+      b.prefetch_lines = static_cast<int>((ahead + 64 * tiles - 1) / (64 * tiles));
+      b.prefetch = table_ + next * geometry_.units * cell;
+      for (int64_t t = 0; t < tiles; ++t) {
+        const int64_t panel = (row + t * tile_rows_) / kernels_->panel_rows;
+        const int64_t left = std::min(tile_rows_, rows - t * tile_rows_);
+        b.panels = static_cast<int>((left + kernels_->panel_rows - 1) / kernels_->panel_rows);
+        b.starts = job.codes + panel * geometry_.panel_bytes;
+        b.codes = b.starts + geometry_.start_bytes;
+        b.gains = b.codes + geometry_.code_unit_bytes;
+        b.acc = acc + n * acc_stride + t * tile_rows_;
+        kernels_->lookup(b);
+        b.prefetch += 64 * b.prefetch_lines * geometry_.units;
+      }
     }
-    finish(job, acc, tile_rows_, row, rows, column, columns);
+    finish(job, acc, acc_stride, row, rows, column, columns);
   }
 
   void finish(const Job& job, const int32_t* acc, int64_t acc_stride, int64_t row, int64_t rows, int64_t column,

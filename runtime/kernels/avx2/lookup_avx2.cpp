@@ -27,6 +27,12 @@ LUTC_INLINE __m256i entries(const uint8_t* p) {
   return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
 
+/// Into level 2 only: misses of level 1 are few at a time, and the codes need them. Returns the next address.
+LUTC_INLINE const uint8_t* prefetch(const uint8_t* p, int lines) {
+  for (int l = 0; l < lines; ++l, p += 64) _mm_prefetch(p, _MM_HINT_T1);
+  return p;
+}
+
 /// Interleaving works within 128-bit lanes: the lower half of two vectors of 32 rows is rows 0 .. 7 and 16 .. 23. This
 /// loads eight 16-bit values at p and eight 32 bytes (16 rows) further.
 LUTC_INLINE __m256i load_halves(const uint8_t* p) {
@@ -52,6 +58,7 @@ template <int kN, bool kWide>
 void gain_block(const LookupBlock& b) {
   const int64_t window = window_units_avx2(b.gain_limit);
   const uint8_t* table = b.table;
+  const uint8_t* ahead = b.prefetch;
   bool first = true;
   for (int64_t t = 0; t < b.tap_count; ++t) {
     const uint8_t* codes = b.codes + b.taps[t];
@@ -67,6 +74,7 @@ void gain_block(const LookupBlock& b) {
         high[n] = start_high;
       }
       for (; u < end; ++u) {
+        ahead = prefetch(ahead, b.prefetch_lines);
         const __m256i even = load(codes), odd = load(codes + b.code_half_step);
         const __m256i gain_low = load_halves(gains), gain_high = load_halves(gains + 16);
 #pragma GCC unroll 4
@@ -117,6 +125,7 @@ template <int kP, int kN>
 void plain_block(const LookupBlock& b) {
   const uint8_t* table = b.table;
   const uint8_t* codes = b.codes;
+  const uint8_t* ahead = b.prefetch;
   const __m256i odd_bytes = _mm256_set1_epi16(0x0100);
   for (int64_t u = 0; u < b.units;) {
     const bool first = u == 0;
@@ -129,6 +138,7 @@ void plain_block(const LookupBlock& b) {
       for (int n = 0; n < kN; ++n) all[p][n] = odd[p][n] = _mm256_setzero_si256();
     }
     for (; u < end; ++u) {
+      ahead = prefetch(ahead, b.prefetch_lines);
 #pragma GCC unroll 2
       for (int h = 0; h < 2; ++h) {
         __m256i code[kP];
@@ -165,9 +175,10 @@ void plain_block(const LookupBlock& b) {
   }
 }
 
-/// A part of a block: from panel p and column n.
+/// A part of a block: from panel p and column n. The first part does the prefetching.
 LookupBlock part(const LookupBlock& b, int p, int n) {
   LookupBlock sub = b;
+  if (p > 0 || n > 0) sub.prefetch_lines = 0;
   sub.codes += p * b.code_panel_step;
   if (b.gain_limit > 0) {
     sub.gains += p * b.gain_panel_step;

@@ -55,10 +55,13 @@ void block(const LookupBlock& b) {
   constexpr int kRegisters = kSpill ? kHeld : kN;
   const __m512i ones = _mm512_set1_epi8(1);
   const uint8_t* table = b.table;
+  const uint8_t* ahead = b.prefetch;
   for (int64_t t = 0; t < b.tap_count; ++t) {
     const uint8_t* codes = b.codes + 4 * b.taps[t];
     const uint8_t* gains = b.gains + 4 * b.taps[t];
     for (int64_t u = 0; u < b.units; ++u) {
+      // Into level 2 only: misses of level 1 are few at a time, and the codes need them.
+      for (int l = 0; l < b.prefetch_lines; ++l, ahead += 64) _mm_prefetch(ahead, _MM_HINT_T1);
       __m512i tables[kRegisters];
 #pragma GCC unroll 6
       for (int n = 0; n < kRegisters; ++n) tables[n] = load_table<K>(table + n * 4 * K);
@@ -82,9 +85,10 @@ void block(const LookupBlock& b) {
   }
 }
 
-/// A part of a block: `panels` from panel p, `columns` from column n.
+/// A part of a block: `panels` from panel p, `columns` from column n. The first part does the prefetching.
 LookupBlock part(const LookupBlock& b, int p, int n) {
   LookupBlock sub = b;
+  if (p > 0 || n > 0) sub.prefetch_lines = 0;
   sub.codes += p * b.code_panel_step;
   if (b.gain_limit > 0) {
     sub.gains += p * b.gain_panel_step;
