@@ -20,7 +20,7 @@ from benchmarks.peers import onnxruntime_calls, openvino_calls, quantize_int8, s
 from demo import prose
 from tests.models import export_minilm
 
-FORMS = ("fp32", "gain-v3", "gain-v4", "plain-v8", "plain-v12")
+FORMS = ("fp32", "gain-v3", "gain-v4", "plain-v8", "plain-v16")
 WORK = Path("build/benchmarks")
 SENTENCES = 100
 TOKENS = 128
