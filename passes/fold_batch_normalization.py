@@ -80,6 +80,13 @@ def _layer(x: ir.Value | None) -> ir.Node | None:
     return producer(x, "Conv") or producer(x, "Linear", domain=LUTC_DOMAIN)
 
 
+def _parameters(layer: ir.Node) -> tuple[np.ndarray, np.ndarray | float] | None:
+    """A layer's constant float32 weight, and its bias (0 where it has none); None when they are computed."""
+    weight, bias_value = array(layer.inputs[1]), layer.inputs[2] if len(layer.inputs) > 2 else None
+    bias = 0.0 if bias_value is None else array(bias_value)
+    return None if weight is None or weight.dtype != np.float32 or bias is None else (weight, bias)
+
+
 def _channels(layer: ir.Node) -> int | None:
     return static_dim(layer.inputs[1], 0 if is_op(layer, "Conv") else 1)
 
@@ -101,11 +108,10 @@ def _into_previous(
     layer = _layer(x)
     if layer is None:
         return False
-    weight = array(layer.inputs[1])
-    bias_value = layer.inputs[2] if len(layer.inputs) > 2 else None
-    bias = array(bias_value)
-    if weight is None or weight.dtype != np.float32 or (bias_value is not None and bias is None):
+    parameters = _parameters(layer)
+    if parameters is None:
         return False
+    weight, bias = parameters
     conv = is_op(layer, "Conv")
     if not conv and is_op(node, "BatchNormalization") and rank(x) != 2:
         return False  # channels are axis 1, a Linear's outputs are the last axis
@@ -113,7 +119,7 @@ def _into_previous(
         return False
     columns = scale.reshape(-1, *(1,) * (weight.ndim - 1)) if conv else scale
     new_weight = (weight * columns).astype(np.float32)
-    new_bias = ((0.0 if bias is None else bias) * scale + shift).astype(np.float32)
+    new_bias = (bias * scale + shift).astype(np.float32)
     _rebuild(graph, layer, node, layer.inputs[0], new_weight, new_bias)
     return True
 
@@ -125,11 +131,10 @@ def _into_next(graph: ir.Graph, node: ir.Node, scale: np.ndarray, shift: np.ndar
         return False
     if layer is None or layer.inputs[0] is not node.outputs[0]:
         return False
-    weight = array(layer.inputs[1])
-    bias_value = layer.inputs[2] if len(layer.inputs) > 2 else None
-    bias = array(bias_value)
-    if weight is None or weight.dtype != np.float32 or (bias_value is not None and bias is None):
+    parameters = _parameters(layer)
+    if parameters is None:
         return False
+    weight, bias = parameters
     if conv:
         padded = any(attribute(layer, "pads", ())) or attribute(layer, "auto_pad", "NOTSET").startswith("SAME")
         if padded and shift.any():
@@ -149,7 +154,7 @@ def _into_next(graph: ir.Graph, node: ir.Node, scale: np.ndarray, shift: np.ndar
         if rank(node.outputs[0]) != 2 or weight.shape[0] != scale.size:
             return False
         added, new_weight = shift @ weight, weight * scale[:, None]
-    new_bias = (0.0 if bias is None else bias) + added
+    new_bias = bias + added
     _rebuild(graph, layer, layer, node.inputs[0], new_weight.astype(np.float32), new_bias.astype(np.float32))
     return True
 

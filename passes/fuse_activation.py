@@ -5,7 +5,18 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from lutc.ir.activation import silu_function
-from lutc.ir.graph import LUTC_DOMAIN, attribute, is_op, is_scalar, new_node, only_reader, producer, replace, scalar
+from lutc.ir.graph import (
+    LUTC_DOMAIN,
+    add_function_if_called,
+    attribute,
+    is_op,
+    is_scalar,
+    new_node,
+    only_reader,
+    producer,
+    replace,
+    scalar,
+)
 from lutc.passes.base import NodePass
 
 
@@ -18,10 +29,7 @@ class FuseActivation(NodePass):
     def rewrite(self, model: ir.Model) -> bool:
         """Registers Silu's function once there is one."""
         modified = super().rewrite(model)
-        if any(is_op(node, "Silu", domain=LUTC_DOMAIN) for node in model.graph):
-            function = silu_function()
-            model.functions[function.identifier()] = function
-            model.opset_imports.setdefault(LUTC_DOMAIN, 1)
+        add_function_if_called(model, silu_function())
         return modified
 
     def rewrite_node(self, graph: ir.Graph, node: ir.Node) -> bool:

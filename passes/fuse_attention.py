@@ -11,6 +11,7 @@ from lutc.ir.attention import attention_function
 from lutc.ir.graph import (
     LUTC_DOMAIN,
     add_constant,
+    add_function_if_called,
     array,
     attribute,
     is_op,
@@ -64,10 +65,7 @@ class FuseAttention(NodePass):
     def rewrite(self, model: ir.Model) -> bool:
         """Registers the function once an Attention exists."""
         modified = super().rewrite(model)
-        if modified:
-            function = attention_function()
-            model.functions[function.identifier()] = function
-            model.opset_imports.setdefault(LUTC_DOMAIN, 1)
+        add_function_if_called(model, attention_function())
         return modified
 
     def start(self, model: ir.Model) -> None:

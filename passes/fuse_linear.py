@@ -8,6 +8,7 @@ import onnx_ir as ir
 from lutc.ir.graph import (
     LUTC_DOMAIN,
     add_constant,
+    add_function_if_called,
     array,
     attribute,
     is_op,
@@ -33,10 +34,7 @@ class FuseLinear(NodePass):
     def rewrite(self, model: ir.Model) -> bool:
         """Registers the function once a Linear exists."""
         modified = super().rewrite(model)
-        if modified:
-            function = linear_function()
-            model.functions[function.identifier()] = function
-            model.opset_imports.setdefault(LUTC_DOMAIN, 1)
+        add_function_if_called(model, linear_function())
         return modified
 
     def rewrite_node(self, graph: ir.Graph, node: ir.Node) -> bool:

@@ -16,7 +16,6 @@ from lutc.errors import LutcError
 
 INTERRUPTED = 130
 USAGE = 2
-INTERNAL = 1
 
 app = typer.Typer(
     name="lutc",

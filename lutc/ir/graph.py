@@ -119,6 +119,13 @@ def replace(graph: ir.Graph, old: ir.Node, new: Sequence[ir.Node], outputs: Sequ
     ir.convenience.replace_nodes_and_values(graph, old, [old], list(new), list(old.outputs), outputs)
 
 
+def add_function_if_called(model: ir.Model, function: ir.Function) -> None:
+    """Gives the model a function of `ai.lutc`, and the domain's import, if a node of its main graph calls it."""
+    if any(is_op(node, function.name, domain=LUTC_DOMAIN) for node in model.graph):
+        model.functions[function.identifier()] = function
+        model.opset_imports.setdefault(LUTC_DOMAIN, 1)
+
+
 def sweep(graph: ir.Graph) -> bool:
     """Removes nodes and initialisers that nothing reads; whether anything went."""
     outputs, removed = set(graph.outputs), False

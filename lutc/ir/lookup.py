@@ -14,10 +14,9 @@ from collections.abc import Sequence
 import onnx.parser
 import onnx_ir as ir
 
+from lutc.ir.graph import LUTC_DOMAIN as DOMAIN
+from lutc.ir.graph import OPSET
 from lutc.ir.parameters import ConvParameters, LookupParameters, ProjectParameters
-
-DOMAIN = "ai.lutc"
-OPSET = 23
 
 _HEADER = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>\n'
 
