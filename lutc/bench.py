@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lutc._ort import ort_session
 from lutc.errors import UsageError
 from lutc.progress import Progress
 from lutc.session import InferenceSession
 from lutc.synthetic import synthesise
-
-_MIN_BATCH_SECONDS = 0.02  # runs are repeated within a measurement until it lasts this long
-_WARM_UP = 2
+from lutc.timing import Call, interleave
 
 
 @dataclasses.dataclass
@@ -54,7 +53,7 @@ def open_session(path: str | os.PathLike[str], threads: int) -> Any:
             raise UsageError(f"ONNX Runtime cannot load '{path}': {error}") from error
     if suffix == ".lut":
         return InferenceSession(path, threads=threads)
-    raise UsageError(f"'{path}': lutc bench takes .lut and .onnx files")
+    raise UsageError(f"'{path}' is neither a .lut nor an .onnx file")
 
 
 def bench(
@@ -83,45 +82,33 @@ def bench(
         UsageError: a file that is no model, or shapes that do not fit.
     """
     progress = progress or Progress()
-    contenders: list[tuple[str, int, Callable[[], Any], int]] = []
-    for count in threads:
-        for path in models:
-            session = open_session(path, count)
-            inputs = session.get_inputs()
-            wanted = {name: shape for name, shape in (shapes or {}).items() if name in {i.name for i in inputs}}
-            if shapes and not wanted:
-                synthesise(inputs, shapes)  # names the inputs that exist
-            feeds = synthesise(inputs, wanted, seed=seed)
-            run = _runner(session, feeds)
-            for _ in range(_WARM_UP):
-                run()
-            begin = time.perf_counter()
-            run()
-            repeats = max(1, round(_MIN_BATCH_SECONDS / max(time.perf_counter() - begin, 1e-9)))
-            contenders.append((os.fspath(path), count, run, repeats))
+    calls: dict[str, Call] = {}
+    keys = [(os.fspath(path), count) for count in threads for path in models]
+    for number, (path, count) in enumerate(keys):
+        session = open_session(path, count)
+        inputs = session.get_inputs()
+        wanted = {name: shape for name, shape in (shapes or {}).items() if name in {i.name for i in inputs}}
+        if shapes and not wanted:
+            synthesise(inputs, shapes)  # names the inputs that exist
+        calls[str(number)] = functools.partial(session.run, None, synthesise(inputs, wanted, seed=seed))
 
-    wall: list[list[float]] = [[] for _ in contenders]
-    cpu: list[list[float]] = [[] for _ in contenders]
     progress.start("bench", rounds)
-    for number in range(rounds):
-        for index, (_, _, run, repeats) in enumerate(contenders):
-            cpu_begin, begin = time.process_time(), time.perf_counter()
-            for _ in range(repeats):
-                run()
-            wall[index].append((time.perf_counter() - begin) / repeats * 1e3)
-            cpu[index].append((time.process_time() - cpu_begin) / repeats * 1e3)
-        progress.update(number + 1)
+    samples = interleave(calls, rounds, after_round=progress.update)
     progress.finish()
     return [
-        Timing(path, count, rounds, *_summary(wall[i]), *_summary(cpu[i]), wall_min_ms=min(wall[i]))
-        for i, (path, count, _, _) in enumerate(contenders)
+        Timing(
+            path,
+            count,
+            rounds,
+            *_summary(times.wall),
+            *_summary(times.cpu),
+            wall_min_ms=float(times.wall.min()) * 1e3,
+        )
+        for (path, count), times in zip(keys, samples.values(), strict=True)
     ]
 
 
-def _runner(session: Any, feeds: dict[str, np.ndarray]) -> Callable[[], Any]:
-    return lambda: session.run(None, feeds)
-
-
-def _summary(times: Sequence[float]) -> tuple[float, float]:
-    low, median, high = np.percentile(times, (25, 50, 75))
+def _summary(seconds: NDArray[np.float64]) -> tuple[float, float]:
+    """Median and half the distance of the quartiles, milliseconds."""
+    low, median, high = np.percentile(seconds, (25, 50, 75)) * 1e3
     return float(median), float((high - low) / 2)

@@ -1,0 +1,83 @@
+"""Fair timing: candidates take turns.
+
+Turns make a slow moment of the machine hit every candidate alike; CPU time leaves out the moments in which another
+process had the core.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+Call = Callable[[], object]
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """Times of one candidate, one entry a round.
+
+    Attributes:
+        cpu: CPU seconds a call, of all threads of the process; float64 [rounds].
+        wall: Wall seconds a call; float64 [rounds].
+    """
+
+    cpu: NDArray[np.float64]
+    wall: NDArray[np.float64]
+
+    def cpu_us(self) -> float:
+        """Median CPU time of a call in microseconds."""
+        return round(float(np.median(self.cpu)) * 1e6, 1)
+
+    def cpu_spread_us(self) -> float:
+        """Interquartile range of the CPU time in microseconds."""
+        low, high = np.percentile(self.cpu, [25, 75])
+        return round(float(high - low) * 1e6, 1)
+
+    def wall_us(self) -> float:
+        """Median wall time of a call in microseconds: the p50 latency."""
+        return round(float(np.median(self.wall)) * 1e6, 1)
+
+
+def interleave(
+    candidates: Mapping[str, Call],
+    rounds: int = 40,
+    slice_s: float = 0.02,
+    after_round: Callable[[int], object] | None = None,
+) -> dict[str, Samples]:
+    """Times the candidates in turn, in an order that rotates from round to round.
+
+    Args:
+        candidates: What to call, by name. Each is called a few times first.
+        rounds: Measurements of each.
+        slice_s: Each measurement repeats its call until about this many seconds have passed.
+        after_round: Receives the number of finished rounds.
+
+    Returns:
+        Samples by name.
+    """
+    repeats = {}
+    for name, call in candidates.items():
+        call()
+        start = time.perf_counter()
+        call()
+        repeats[name] = max(1, round(slice_s / max(time.perf_counter() - start, 1e-7)))
+    cpu: dict[str, list[float]] = {name: [] for name in candidates}
+    wall: dict[str, list[float]] = {name: [] for name in candidates}
+    order = list(candidates)
+    for number in range(rounds):
+        for name in order:
+            call, count = candidates[name], repeats[name]
+            call()  # brings this candidate's weights back into the caches
+            wall_start, cpu_start = time.perf_counter(), time.process_time()
+            for _ in range(count):
+                call()
+            cpu[name].append((time.process_time() - cpu_start) / count)
+            wall[name].append((time.perf_counter() - wall_start) / count)
+        order.append(order.pop(0))
+        if after_round is not None:
+            after_round(number + 1)
+    return {name: Samples(np.array(cpu[name]), np.array(wall[name])) for name in candidates}
