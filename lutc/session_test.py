@@ -10,12 +10,11 @@ import xxhash
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from tiny_artifact import Tiny, linear_model, lookup_model
-
 import lutc
 from lutc import _runtime
 from lutc.errors import CorruptFileError, UnsupportedModelError, UsageError
 from lutc.session import InferenceSession, LutcMemoryError, load
+from tests.tiny_artifact import Tiny, linear_model, lookup_model
 
 W = np.arange(12, dtype=np.float32).reshape(3, 4) - 5
 

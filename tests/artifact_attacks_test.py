@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_artifact import Tiny, assemble, linear_model, lookup_model
 
 from lutc.errors import CorruptFileError, LutcError, UnsupportedModelError
 from lutc.session import InferenceSession
+from tests.tiny_artifact import Tiny, assemble, linear_model, lookup_model
 
 
 def refuse(image: bytes, match: str, error: type[LutcError] = CorruptFileError) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +10,9 @@ import onnx
 import onnx_ir as ir
 from onnx import helper
 
-from lutc import _runtime
 from lutc._ort import ort_session
 from lutc.fuse.lower import lower
-from lutc.write import write_artifact
+from tests.plan_session import plan_session
 
 OPSET = 23
 
@@ -26,11 +23,7 @@ def runtime_session(model: onnx.ModelProto, **options: Any) -> Any:
     Raises:
         UnsupportedModelError, ValueError: the plan has no such operator, dtype or attribute.
     """
-    plan = lower(ir.from_proto(model))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.lut"
-        write_artifact(plan, path, target="scalar", report={})
-        return _runtime.Session.from_bytes(path.read_bytes(), **options)
+    return plan_session(lower(ir.from_proto(model)), **options)
 
 
 def with_constants(model: onnx.ModelProto, constants: Mapping[str, np.ndarray]) -> onnx.ModelProto:

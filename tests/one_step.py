@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lutc import _runtime
 from lutc.plan import OMITTED, Plan, Port, Step, dtype_name
-from lutc.write import write_artifact
+from tests.plan_session import plan_session
 
 ISAS: list[str] = _runtime.available_isas()
 
@@ -50,10 +48,7 @@ def step_session(
     results = [plan.add_value("f32") for _ in range(outputs)]
     plan.outputs = [Port(f"y{i}", value, "f32", ("any",)) for i, value in enumerate(results)]
     plan.steps.append(Step(op, "step", indices, results, dict(attrs or {})))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "step.lut"
-        write_artifact(plan, path, target="scalar", report={})
-        return _runtime.Session.from_bytes(path.read_bytes(), **options)
+    return plan_session(plan, **options)
 
 
 def run_step(

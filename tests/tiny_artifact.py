@@ -9,15 +9,6 @@ from typing import Any
 import numpy as np
 import xxhash
 
-SAFETENSORS = {
-    "float32": "F32",
-    "float64": "F64",
-    "int64": "I64",
-    "int32": "I32",
-    "int8": "I8",
-    "uint8": "U8",
-    "bool": "BOOL",
-}
 NAMES = {
     "float32": "f32",
     "float64": "f64",
@@ -27,6 +18,7 @@ NAMES = {
     "uint8": "u8",
     "bool": "bool",
 }
+SAFETENSORS = {dtype: name.upper() for dtype, name in NAMES.items()}
 
 
 def stamp(image: bytes) -> bytes:
