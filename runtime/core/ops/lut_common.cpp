@@ -80,7 +80,10 @@ Status LutConsumer::init_table(const BuildContext& build) {
   kernels::TableLayout stored;
   if (!kernels::parse_layout(name, &stored))
     return unsupported("table layout '" + name + "' is unknown to this runtime");
-  if (dtype_size(input.tensor.dtype) != 1) return invalid("table must be i8 or u8");
+  // Canonical entries are signed numbers, the other layouts bytes in an order of their own.
+  const bool canonical = stored == kernels::TableLayout::kCkn;
+  if (input.tensor.dtype != (canonical ? DType::kI8 : DType::kU8))
+    return invalid("table must be i8 in layout ckn, u8 in any other");
   uint64_t stored_bytes = 0, bytes = 0;
   if (!kernels::table_bytes(stored, shape_, &stored_bytes) ||
       stored_bytes != static_cast<uint64_t>(input.tensor.shape.elements()))
@@ -104,15 +107,15 @@ Status LutConsumer::init_table(const BuildContext& build) {
     return step_error(def_, ErrorCode::kCorrupt, "the table is too large");
   if (!private_table_.allocate(bytes)) return step_error(def_, ErrorCode::kOutOfMemory, "no memory for the table");
   uint8_t* packed = static_cast<uint8_t*>(private_table_.data());
-  if (stored == kernels::TableLayout::kCkn) {
+  if (canonical) {
     kernels::pack_table(layout_, shape_, input.tensor.as<int8_t>(), packed);
   } else {
     uint64_t canonical_bytes = 0;
     if (!kernels::table_bytes(kernels::TableLayout::kCkn, shape_, &canonical_bytes))
       return step_error(def_, ErrorCode::kCorrupt, "the table is too large");
-    std::vector<int8_t> canonical(canonical_bytes);
-    kernels::unpack_table(stored, shape_, input.tensor.as<uint8_t>(), canonical.data());
-    kernels::pack_table(layout_, shape_, canonical.data(), packed);
+    std::vector<int8_t> entries(canonical_bytes);
+    kernels::unpack_table(stored, shape_, input.tensor.as<uint8_t>(), entries.data());
+    kernels::pack_table(layout_, shape_, entries.data(), packed);
   }
   table_ = packed;
   if (linear && layout_ == kernels::TableLayout::kRows) rows_table_ = static_cast<const int8_t*>(private_table_.data());
