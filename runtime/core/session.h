@@ -23,9 +23,9 @@ struct RunState;
 struct SessionOptions {
   int threads = 0;  ///< 0: every CPU granted to the process; more than that is cut to it
   std::string isa;  ///< "scalar", "avx2", "avx512"; empty: LUTC_ISA, else the best this CPU has
-  uint64_t memory_limit =
-      0;            ///< bytes of constants folded, arena and outputs for one run; 0: the memory granted to the process
-  bool map = true;  ///< map the file; false: read it into private memory (see core/file_map.h)
+  /// Bytes of constants folded, arena and outputs for one run; 0: the memory granted to the process.
+  uint64_t memory_limit = 0;
+  bool map = true;        ///< map the file; false: read it into private memory (see core/file_map.h)
   int cached_shapes = 8;  ///< combinations of input shapes kept prepared
 };
 
