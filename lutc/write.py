@@ -65,6 +65,7 @@ def write_artifact(
             file.flush()
             _stamp_hash(file.fileno())
             os.fsync(file.fileno())
+            _forget_pages(file.fileno())
             size = os.fstat(file.fileno()).st_size
             os.fchmod(file.fileno(), 0o666 & ~_umask())
         if check is not None:
@@ -175,6 +176,13 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def _forget_pages(descriptor: int) -> None:
+    """Drops a written file from the page cache: the runtime's mapping then reads it into huge pages, where it can."""
+    if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _sync_folder(folder: Path) -> None:

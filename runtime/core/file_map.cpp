@@ -36,6 +36,11 @@ Result<std::unique_ptr<FileMap>> FileMap::open(const std::string& path, Mode mod
   if (mode == Mode::kMap) {
     void* pages = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file->descriptor_, 0);
     if (pages == MAP_FAILED) return io_error(path, "cannot map");
+#ifdef MADV_HUGEPAGE
+    // Tables are streamed: with 4 KB pages a fifth of a lookup layer's time is page walks. Takes effect for what is not
+    // in the page cache yet, where the file system has large folios; the pages stay shared.
+    madvise(pages, size, MADV_HUGEPAGE);
+#endif
     file->data_ = static_cast<const uint8_t*>(pages);
     file->size_ = size;
     return file;
