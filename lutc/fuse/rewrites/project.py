@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from lutc.errors import UnsupportedModelError
+from lutc.fuse.lower import PROJECT_STEP
 from lutc.fuse.rewrites.common import remove
 from lutc.plan import Plan, Uses
-
-_PROJECT = "project"
 
 
 def fold_projections(plan: Plan) -> None:
@@ -20,7 +19,7 @@ def fold_projections(plan: Plan) -> None:
     uses = Uses(plan)
     removed: set[int] = set()
     for index, step in enumerate(plan.steps):
-        if step.op != _PROJECT:
+        if step.op != PROJECT_STEP:
             continue
         z = step.outputs[0]
         for reader in uses.readers.get(z, []):
