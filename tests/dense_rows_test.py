@@ -166,6 +166,11 @@ def test_attention(batch, queries, keys, heads, size, value_size, mask, isa, thr
     exact = (softmax(scores) @ split(v, hk)).transpose(0, 2, 1, 3).reshape(batch, queries, h * value_size)
     assert ours.shape == exact.shape
     np.testing.assert_allclose(ours, exact, rtol=1e-5, atol=1e-5)
+    if queries == keys:
+        attrs["packed"] = [t.shape[2] for t in (q, k, v)]
+        packed = np.concatenate([q, k, v], axis=2)
+        (same,) = run_step("attention", [packed, None, None, m], attrs, isa=isa, threads=threads)
+        np.testing.assert_array_equal(same, ours)
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -112,6 +112,26 @@ def test_add_layer_normalization_keeps_the_sum_for_others():
     assert plan.steps[0].attrs == {"axis": -1, "epsilon": 0.5}
 
 
+@pytest.mark.parametrize(("axis", "order", "packs"), [(-1, "q, k, v", True), (2, "k, q, v", False)])
+def test_attention_reads_the_parts_of_one_product_in_place(axis, order, packs):
+    plan = fuse(
+        model(
+            HEAD
+            + f""" g (float[B, L, 4] x, float[4, 12] w, float[12] b) => (float[B, L, 4] y)
+                <float[B, L, 12] h, float[B, L, 4] q, float[B, L, 4] k, float[B, L, 4] v> {{
+                h = ai.lutc.Linear(x, w, b)
+                q, k, v = Split<axis = {axis}, num_outputs = 3>(h)
+                y = ai.lutc.Attention<num_heads = 2, kv_num_heads = 2, scale = 0.5>({order}) }}""",
+            w=f32(4, 12),
+            b=f32(12),
+        )
+    )
+    assert ops(plan) == (["linear", "attention"] if packs else ["linear", "split", "attention"])
+    if packs:
+        assert plan.steps[1].attrs["packed"] == [4, 4, 4]
+        assert plan.steps[1].inputs == [plan.steps[0].outputs[0], -1, -1]
+
+
 def lookup(name: str, x: str, y: str) -> str:
     return f"{y} = ai.lutc.LutLinear<gain_limit = 15>({x}, o, i, g, d, c, m, t{name}, s, b)  "
 

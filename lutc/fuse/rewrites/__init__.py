@@ -9,6 +9,7 @@ from lutc.fuse.rewrites.add_layer_normalization import fuse_add_layer_normalizat
 from lutc.fuse.rewrites.constants import dedupe_constants, drop_unused
 from lutc.fuse.rewrites.encode import share_encodes
 from lutc.fuse.rewrites.linear import linear_from_mat_mul
+from lutc.fuse.rewrites.packed_attention import pack_attention
 from lutc.fuse.rewrites.project import fold_projections
 from lutc.fuse.rewrites.residual import fuse_residual
 from lutc.fuse.rewrites.silu import recognise_silu
@@ -25,5 +26,6 @@ REWRITES: list[Callable[[Plan], None]] = [
     fuse_activation,
     fuse_add_layer_normalization,
     fuse_residual,
+    pack_attention,
     drop_unused,
 ]

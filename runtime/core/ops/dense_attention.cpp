@@ -3,6 +3,7 @@
 // A unit of work is one key/value head of one batch entry: its keys (transposed) and values are packed once, then
 // blocks of query rows go through scores, masked exponentials and the product with the values while the scores stay in
 // L2. The division by the sum is done on the output row.
+#include <algorithm>
 #include <cmath>
 
 #include "core/ops/dense_gemm.h"
@@ -13,7 +14,7 @@ namespace {
 
 class Attention : public OpBase {
  public:
-  static constexpr Arity kArity{3, 4, 1, 1};
+  static constexpr Arity kArity{1, 4, 1, 1};
   using OpBase::OpBase;
 
   Status init(const BuildContext& build) override {
@@ -28,13 +29,20 @@ class Attention : public OpBase {
       return invalid("num_heads must be positive and a multiple of kv_num_heads");
     if (!def_.attrs.has("scale")) return invalid("the attribute scale is missing");
     scale_ = static_cast<float>(def_.attrs.get_float("scale", 1.0));
+    packed_ = def_.attrs.get_ints("packed", {});
+    if (!is_packed()) return present(1) && present(2) ? Status::ok() : invalid("k or v is missing");
+    if (present(1) || present(2)) return invalid("with the attribute packed, k and v are parts of the first input");
+    constexpr int64_t kMost = int64_t{1} << 40;  // sums of three stay far from overflow
+    if (packed_.size() != 3 ||
+        !std::all_of(packed_.begin(), packed_.end(), [=](int64_t n) { return n >= 0 && n < kMost; }))
+      return invalid("packed must be the widths of q, k and v");
     return Status::ok();
   }
 
   Status infer(InferContext& ctx) const override {
     Plan plan;
-    LUTC_RETURN_IF_ERROR(make_plan(ctx.input_shape(0), ctx.input_shape(1), ctx.input_shape(2),
-                                   present(3) ? ctx.input_shape(3) : Shape(), &plan));
+    const auto shape = [&](int i) { return present(static_cast<size_t>(i)) ? ctx.input_shape(i) : Shape(); };
+    LUTC_RETURN_IF_ERROR(make_plan(shape(0), shape(1), shape(2), shape(3), &plan));
     LUTC_RETURN_IF_ERROR(ctx.set_output(0, DType::kF32, Shape{plan.batch, plan.queries, heads_ * plan.value_size}));
     if (plan.thread_bytes < 0 || plan.thread_bytes > std::numeric_limits<int64_t>::max() / ctx.num_threads()) {
       return step_error(def_, ErrorCode::kOutOfMemory, "the scratch size overflows");
@@ -45,8 +53,8 @@ class Attention : public OpBase {
 
   Status run(RunContext& ctx) const override {
     Plan plan;
-    LUTC_RETURN_IF_ERROR(make_plan(ctx.input(0).shape, ctx.input(1).shape, ctx.input(2).shape,
-                                   present(3) ? ctx.input(3).shape : Shape(), &plan));
+    const auto shape = [&](int i) { return present(static_cast<size_t>(i)) ? ctx.input(i).shape : Shape(); };
+    LUTC_RETURN_IF_ERROR(make_plan(shape(0), shape(1), shape(2), shape(3), &plan));
     if (ctx.output(0).shape.elements() == 0) return Status::ok();
     const int64_t work = plan.batch * heads_ * plan.queries * plan.keys * (plan.size + plan.value_size);
     const int threads = work < 8 * kParallelWork ? 1 : ctx.num_threads();
@@ -61,6 +69,7 @@ class Attention : public OpBase {
  private:
   struct Plan {
     int64_t batch, queries, keys, size, value_size;
+    int64_t q_stride, k_stride, v_stride;    ///< from one position to the next
     int64_t mask_strides[4] = {0, 0, 0, 0};  ///< batch, head, query, key; 0 where broadcast
     bool direct;                             ///< few queries: read keys and values in place
     int64_t block;                           ///< query rows at a time
@@ -77,7 +86,23 @@ class Attention : public OpBase {
     }
   };
 
-  Status make_plan(const Shape& q, const Shape& k, const Shape& v, const Shape& mask, Plan* plan) const {
+  bool is_packed() const { return !packed_.empty(); }
+
+  /// Packed: the first shape is that of q, k and v side by side.
+  Status make_plan(Shape q, Shape k, Shape v, const Shape& mask, Plan* plan) const {
+    if (is_packed()) {
+      if (q.rank != 3 || q[2] != packed_[0] + packed_[1] + packed_[2])
+        return invalid("the shape of q, k and v together, " + q.to_string() + ", does not fit the attribute packed");
+      plan->q_stride = plan->k_stride = plan->v_stride = q[2];
+      k = v = q;
+      q[2] = packed_[0];
+      k[2] = packed_[1];
+      v[2] = packed_[2];
+    } else if (q.rank == 3 && k.rank == 3 && v.rank == 3) {
+      plan->q_stride = q[2];
+      plan->k_stride = k[2];
+      plan->v_stride = v[2];
+    }
     const bool fits = q.rank == 3 && k.rank == 3 && v.rank == 3 && q[0] == k[0] && q[0] == v[0] && k[1] == v[1] &&
                       q[2] % heads_ == 0 && k[2] % kv_heads_ == 0 && v[2] % kv_heads_ == 0 &&
                       q[2] / heads_ == k[2] / kv_heads_;
@@ -127,15 +152,18 @@ class Attention : public OpBase {
 
   void key_head(RunContext& ctx, const Plan& plan, int64_t b, int64_t kv_head, const Scratch& scratch) const {
     const int64_t d = plan.size, dv = plan.value_size, shared = heads_ / kv_heads_;
-    const int64_t q_stride = heads_ * d, k_stride = kv_heads_ * d, v_stride = kv_heads_ * dv, y_stride = heads_ * dv;
-    const float* k = ctx.input(1).as<float>() + b * plan.keys * k_stride + kv_head * d;
-    const float* v = ctx.input(2).as<float>() + b * plan.keys * v_stride + kv_head * dv;
+    const int64_t q_stride = plan.q_stride, k_stride = plan.k_stride, v_stride = plan.v_stride, y_stride = heads_ * dv;
+    const float* q0 = ctx.input(0).as<float>();
+    const float* k = is_packed() ? q0 + packed_[0] : ctx.input(1).as<float>();
+    const float* v = is_packed() ? k + packed_[1] : ctx.input(2).as<float>();
+    k += b * plan.keys * k_stride + kv_head * d;
+    v += b * plan.keys * v_stride + kv_head * dv;
     if (!plan.direct) {
       dense_->pack(k, 1, k_stride, d, plan.keys, scratch.keys);
       dense_->pack(v, v_stride, 1, plan.keys, dv, scratch.values);
     }
     for (int64_t head = kv_head * shared; head < (kv_head + 1) * shared; ++head) {
-      const float* q = ctx.input(0).as<float>() + b * plan.queries * q_stride + head * d;
+      const float* q = q0 + b * plan.queries * q_stride + head * d;
       float* y = ctx.output(0).as_mut<float>() + b * plan.queries * y_stride + head * dv;
       for (int64_t first = 0; first < plan.queries; first += plan.block) {
         const int64_t rows = std::min(plan.block, plan.queries - first);
@@ -180,6 +208,7 @@ class Attention : public OpBase {
   const kernels::DenseKernels* dense_ = nullptr;
   const kernels::VectorKernels* vector_ = nullptr;
   int64_t heads_ = 0, kv_heads_ = 0;
+  std::vector<int64_t> packed_;  ///< widths of q, k and v when they are one input
   float scale_ = 1.0f;
 };
 
