@@ -310,7 +310,12 @@ def test_interrupted_while_fitting_then_resumed(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     quiet: dict = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
 
-    process = subprocess.Popen(command(*flags, tmp_path / "out.lut", "--resume", resume), **quiet)
+    # A shell's background jobs ignore SIGINT and pass that on: give the compiler back what a terminal would.
+    process = subprocess.Popen(
+        command(*flags, tmp_path / "out.lut", "--resume", resume),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        **quiet,
+    )
     deadline = time.monotonic() + 120
     while not finished_layers(resume) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
