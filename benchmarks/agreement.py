@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from lutc._ort import ort
 from lutc._runtime import kernels
 from lutc.evaluate import load_callable
+from lutc.fit.native import lookup_on
 from lutc.ir import lookup
 from lutc.ir.parameters import ConvParameters, LookupParameters, ProjectParameters
 from lutc.session import InferenceSession
@@ -139,31 +140,6 @@ def defined(x: NDArray[np.float32], p: LookupParameters, projection: ProjectPara
     return session.run(None, {"x": x})[0]
 
 
-def native(
-    isa: str, x: NDArray[np.float32], p: LookupParameters, projection: ProjectParameters | None
-) -> NDArray[np.float32]:
-    """The layer on the runtime's kernels of one ISA."""
-    conv = isinstance(p, ConvParameters)
-    encode: dict[str, Any] = {"gain_limit": p.gain_limit, "axis": 1 if conv else -1}
-    constants = [p.offset, p.inv_scale, p.groups, p.directions, p.code_bias, p.gain_mul]
-    if projection is not None:
-        constants += [projection.offset, projection.inv_scale, projection.matrix, projection.mul]
-        encode["blocks"] = list(projection.blocks) or list(projection.matrix.shape)
-    codes = kernels.Step(isa, "lut_encode", [np.ascontiguousarray(x), *constants], encode).run()
-    attributes: dict[str, Any] = {
-        "gain_limit": p.gain_limit,
-        "codebooks": p.codebooks,
-        "entries": p.entries,
-        "outputs": len(p.scale),
-        "layout": "ckn",
-        "activation": "none",
-    }
-    if isinstance(p, ConvParameters):
-        attributes |= {key: list(getattr(p, key)) for key in ("kernel_shape", "strides", "dilations", "pads")}
-        attributes["group"] = p.group
-    return kernels.Step(isa, "lut_conv" if conv else "lut_linear", [codes, p.table, p.scale, p.bias], attributes).run()
-
-
 def layer_agreement(model: ir.Model, feeds: Sequence[Feed]) -> list[dict[str, Any]]:
     """Compares codes, gains and sums of every lookup layer on the inputs it meets for `feeds`.
 
@@ -189,7 +165,7 @@ def layer_agreement(model: ir.Model, feeds: Sequence[Feed]) -> list[dict[str, An
                 wanted = defined(known[layer.x.name], probe, layer.projection)
                 row["values"] += wanted.size
                 for isa in kernels.isas():
-                    got = native(isa, known[layer.x.name], probe, layer.projection)
+                    got = lookup_on(isa, known[layer.x.name], probe, layer.projection)
                     row["different"][isa] += int((got != wanted).sum())
     return rows
 

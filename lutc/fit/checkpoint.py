@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lutc import __version__
 from lutc.fit.linear import FittedLayer
 from lutc.ir.parameters import ConvParameters, LookupParameters, ProjectParameters
 
@@ -22,6 +23,7 @@ def checkpoint_key(
 ) -> str:
     """A hash of everything that a fit depends on: 24 hex digits."""
     digest = hashlib.sha256(model)
+    digest.update(__version__.encode())
     digest.update("\n".join(choices).encode())
     digest.update(str(seed).encode())
     for batch in batches:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lutc.fit.parallel import threads_in_use
-from lutc.ir.parameters import ConvParameters, LookupParameters
+from lutc.ir.parameters import ConvParameters, LookupParameters, ProjectParameters
 
 Floats = npt.NDArray[np.float32]
 
@@ -34,7 +34,14 @@ def native_lookup(x: Floats, p: LookupParameters) -> Floats | None:
     kernels = _kernels()
     if kernels is None or x.size == 0:
         return None
-    isa, threads = kernels.isas()[-1], threads_in_use()
+    return lookup_on(kernels.isas()[-1], x, p, threads=threads_in_use())
+
+
+def lookup_on(
+    isa: str, x: Floats, p: LookupParameters, projection: ProjectParameters | None = None, *, threads: int = 1
+) -> Floats:
+    """The same on the kernels of one ISA, with a Project in front where there is one; x is not empty."""
+    kernels = _kernels()
     encode: dict[str, Any] = {"gain_limit": p.gain_limit, "axis": -1}
     lookup: dict[str, Any] = {
         "gain_limit": p.gain_limit,
@@ -50,6 +57,8 @@ def native_lookup(x: Floats, p: LookupParameters) -> Floats | None:
         lookup |= {name: list(getattr(p, name)) for name in ("kernel_shape", "strides", "pads", "dilations")}
         lookup["group"] = p.group
     constants = [p.offset, p.inv_scale, p.groups, p.directions, p.code_bias, p.gain_mul]
+    if projection is not None:
+        constants += [projection.offset, projection.inv_scale, projection.matrix, projection.mul]
+        encode["blocks"] = list(projection.blocks) or list(projection.matrix.shape)
     codes = kernels.Step(isa, "lut_encode", [np.ascontiguousarray(x), *constants], encode, threads=threads).run()
-    step = kernels.Step(isa, op, [codes, p.table, p.scale, p.bias], lookup, threads=threads)
-    return step.run()
+    return kernels.Step(isa, op, [codes, p.table, p.scale, p.bias], lookup, threads=threads).run()
