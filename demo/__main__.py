@@ -31,6 +31,8 @@ from tests.models import export_minilm
 TEST_SENTENCES = 1000
 
 console = Console(highlight=False, soft_wrap=True)
+if not console.is_terminal:
+    console.width = 120  # logs need no narrow table
 
 
 class Candidate:
