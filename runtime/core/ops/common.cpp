@@ -22,6 +22,13 @@ Status check_arity(const StepDef& def, const Arity& arity) {
   return Status::ok();
 }
 
+Status OpBase::all_f32() const {
+  for (size_t i = 0; i < def_.inputs.size(); ++i) {
+    if (present(i) && dtype(static_cast<int>(i)) != DType::kF32) return unsupported_dtype();
+  }
+  return Status::ok();
+}
+
 Status OpBase::unsupported_dtype() const {
   return unsupported(std::string("dtype ") + dtype_name(dtype(0)) + " is not supported");
 }

@@ -32,6 +32,8 @@ class OpBase : public Op {
   Status invalid(const std::string& what) const { return step_error(def_, ErrorCode::kInvalidArgument, what); }
   Status unsupported(const std::string& what) const { return step_error(def_, ErrorCode::kUnsupported, what); }
   Status unsupported_dtype() const;
+  /// unsupported_dtype() unless every present input is f32.
+  Status all_f32() const;
   DType dtype(int input) const { return def_.inputs[input].tensor.dtype; }
   bool present(size_t input) const { return input < def_.inputs.size() && def_.inputs[input].present; }
   /// Every listed input that is present has the dtype of input 0.

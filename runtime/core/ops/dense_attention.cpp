@@ -20,9 +20,7 @@ class Attention : public OpBase {
   Status init(const BuildContext& build) override {
     dense_ = build.kernels->dense;
     vector_ = build.kernels->vector;
-    for (size_t i = 0; i < def_.inputs.size(); ++i) {
-      if (present(i) && dtype(static_cast<int>(i)) != DType::kF32) return unsupported_dtype();
-    }
+    LUTC_RETURN_IF_ERROR(all_f32());
     heads_ = def_.attrs.get_int("num_heads", 0);
     kv_heads_ = def_.attrs.get_int("kv_num_heads", heads_);
     if (heads_ < 1 || kv_heads_ < 1 || heads_ % kv_heads_ != 0)

@@ -22,9 +22,7 @@ class Conv : public OpBase {
   Status init(const BuildContext& build) override {
     dense_ = build.kernels->dense;
     vector_ = build.kernels->vector;
-    for (size_t i = 0; i < def_.inputs.size(); ++i) {
-      if (present(i) && dtype(static_cast<int>(i)) != DType::kF32) return unsupported_dtype();
-    }
+    LUTC_RETURN_IF_ERROR(all_f32());
     LUTC_RETURN_IF_ERROR(parse_activation(def_, &activation_));
     activation_after_residual_ = def_.attrs.get_int("activation_after_residual", 0) != 0;
     groups_ = def_.attrs.get_int("group", 1);

@@ -14,9 +14,7 @@ class ConvTranspose : public OpBase {
 
   Status init(const BuildContext& build) override {
     dense_ = build.kernels->dense;
-    for (size_t i = 0; i < def_.inputs.size(); ++i) {
-      if (present(i) && dtype(static_cast<int>(i)) != DType::kF32) return unsupported_dtype();
-    }
+    LUTC_RETURN_IF_ERROR(all_f32());
     groups_ = def_.attrs.get_int("group", 1);
     if (groups_ < 1) return invalid("group must be at least 1");
     return Status::ok();

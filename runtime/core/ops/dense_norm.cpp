@@ -16,9 +16,7 @@ class FloatOp : public OpBase {
   using OpBase::OpBase;
   Status init(const BuildContext& build) override {
     vector_ = build.kernels->vector;
-    for (size_t i = 0; i < def_.inputs.size(); ++i) {
-      if (present(i) && dtype(static_cast<int>(i)) != DType::kF32) return unsupported_dtype();
-    }
+    LUTC_RETURN_IF_ERROR(all_f32());
     return Status::ok();
   }
 
