@@ -1,6 +1,6 @@
 """The driver: runs the stages in order, from an ONNX model to a `.lut` artifact.
 
-load -> canonicalise -> choose -> observe -> fit -> fuse -> pack -> write (-> score)
+load -> canonicalise -> choose -> observe -> fit -> quantise -> fuse -> pack -> write (-> score)
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from lutc.canonicalise import canonicalise
 from lutc.errors import UsageError
 from lutc.evaluate import load_callable
 from lutc.fit import fit_model
-from lutc.forms import LayerChoice, choose_layers
+from lutc.forms import INT8, INT16, LayerChoice, choose_layers
 from lutc.fuse import fuse
 from lutc.inputs import needed_samples, requested_shapes
 from lutc.ir.opset import supported_ops
 from lutc.load import check_supported, load_model
 from lutc.observe import open_source
 from lutc.pack import pack, resolve_target
+from lutc.passes.quantise_dense import QuantiseDense
 from lutc.progress import Progress
 from lutc.report import dense_bytes, layer_rows
 from lutc.score import check_budget
@@ -41,7 +42,7 @@ class CompileResult:
 
     Attributes:
         path: the artifact; None after a dry run.
-        report: what was done, JSON-serialisable; "layers" lists every linear and convolution layer.
+        report: what was done, JSON-serialisable; "layers" lists every linear, convolution and attention.
     """
 
     path: Path | None
@@ -72,10 +73,11 @@ def compile(
     Args:
         model: path of an ONNX file, or a ModelProto.
         calib: unlabelled samples: an .npz, a directory of .npy/.npz, "pkg.mod:callable", a callable that yields dicts
-            of arrays by input name, or "random". Needed only if a layer is to be replaced.
+            of arrays by input name, or "random". Needed only if a layer is to be replaced by lookups.
         output: the artifact; MODEL.lut beside the model by default.
-        preset: "fast", "balanced" or "accurate".
-        keep: "REGEX=fp32" for layers that stay dense; the expression is searched for in layer names.
+        preset: "fast", "balanced" or "accurate" replace layers by lookups; "int8" quantises them and needs no samples.
+        keep: "REGEX=fp32" or "REGEX=int8" for layers without lookups, "REGEX=int16" for attention in integers; the
+            expression is searched for in layer names.
         form: "REGEX=gain-v3" and the like: the form of some layers.
         shape: sizes by input name where the model leaves them open; None keeps a dim open.
         target: one of `lutc.pack.TARGETS`.
@@ -109,6 +111,7 @@ def compile(
     check_supported(graph, supported_ops())
     choices = choose_layers(graph, preset, *rules)
     replaced = [choice for choice in choices if not choice.form.dense]
+    integer = [str(choice.node.outputs[0].name) for choice in choices if choice.form in (INT8, INT16)]
     report: dict[str, Any] = {"preset": preset, "seed": seed, "dense_bytes": dense_bytes(graph)}
     if dry_run:
         return CompileResult(None, {**report, "target": isa, "layers": layer_rows(choices)})
@@ -118,6 +121,7 @@ def compile(
         if calib is None:
             raise UsageError(needed_samples(graph, len(replaced)))
         graph, results = _fit(graph, choices, calib, seed, threads, resume, progress)
+    graph = QuantiseDense(integer)(graph).model
     report["layers"] = layer_rows(choices, results)
     plan = fuse(graph)
     pack(plan, isa)
@@ -152,8 +156,6 @@ def _rules(flags: Sequence[str], name: str) -> list[tuple[str, str]]:
         regex, equals, form = flag.rpartition("=")
         if not equals or not regex or not form:
             raise UsageError(f"{name} '{flag}' is not REGEX=FORM, such as {name} 'encoder.*=fp32'")
-        if form == "int8":
-            raise UsageError(f"{name} '{flag}': int8 layers are not available yet; keep them as fp32")
         rules.append((regex, form))
     return rules
 

@@ -1,6 +1,8 @@
 """The forms a layer can take, and which layer takes which.
 
 fp32                the dense layer
+int8                the dense layer in 8-bit integers: one scale a column of weights, inputs quantised as they come
+int16               attention with its products in 12-bit integers
 gain-v3             gain-shape lookups, sub-vectors of 3 features, 16 directions
 gain-v4k8-g15       sub-vectors of 4, 8 directions, gains within +-15
 plain-v8            the nearest of 16 centroids per 8 features, no gain
@@ -11,6 +13,7 @@ gain-v4-block64     the same behind a block-diagonal projection, 64 features a b
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterable, Sequence
 
@@ -18,13 +21,23 @@ import numpy as np
 import onnx_ir as ir
 
 from lutc.errors import UsageError
+from lutc.ir.graph import LUTC_DOMAIN, attribute, is_op, static_dim
 
 _PATTERN = re.compile(r"(gain|plain)-v(\d+)(?:k(4|8|16))?(?:-g(\d+))?(?:-(proj|block(\d+)))?")
 
 GAIN_LIMIT = 63
 """Gain limit unless a form names one: AVX2 takes a slower path above it."""
 
-PRESETS = {"accurate": "gain-v3", "balanced": "gain-v4", "fast": "plain-v8"}
+PRESETS = {"accurate": "gain-v3", "balanced": "gain-v4", "fast": "plain-v8", "int8": "int8"}
+
+DENSE_FORMS = ("fp32", "int8", "int16")
+"""Forms without lookups: nothing to fit, no samples needed."""
+
+INTEGER_ATTENTION = False
+"""Whether attention is int16 by default in a model of which any layer is not fp32."""
+
+_MOST_PRODUCTS = (2**31 - 1) // (127 * 127)  # that an int8 sum holds
+_WIDEST_HEAD = 511  # features whose products of 12-bit integers an int32 holds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +45,7 @@ class Form:
     """How a layer is computed.
 
     Attributes:
-        kind: "fp32", "gain" or "plain".
+        kind: "fp32", "int8", "int16" (attention), "gain" or "plain".
         width: V, features per codebook (with a projection: D / V codebooks).
         entries: K, entries per codebook.
         gain_limit: G; 0 in the plain form.
@@ -54,12 +67,12 @@ class Form:
         Raises:
             UsageError: It is none.
         """
-        if text == "fp32":
-            return cls()
+        if text in DENSE_FORMS:
+            return cls(kind=text)
         match = _PATTERN.fullmatch(text)
         if match is None:
             raise UsageError(
-                f"{text!r} is no form; try fp32, gain-v3, gain-v4k8, gain-v3-g15, plain-v8, gain-v4-proj, "
+                f"{text!r} is no form; try fp32, int8, gain-v3, gain-v4k8, gain-v3-g15, plain-v8, gain-v4-proj, "
                 "gain-v4-block64"
             )
         kind, width, entries, limit, projection, block = match.groups()
@@ -81,8 +94,8 @@ class Form:
 
     def __str__(self) -> str:
         """The text that `parse` reads."""
-        if self.kind == "fp32":
-            return "fp32"
+        if self.dense:
+            return self.kind
         text = f"{self.kind}-v{self.width}"
         if self.entries != 16:
             text += f"k{self.entries}"
@@ -92,11 +105,17 @@ class Form:
 
     @property
     def dense(self) -> bool:
-        """Whether the layer is left as it is."""
-        return self.kind == "fp32"
+        """Whether the layer has no lookups: nothing to fit, no samples needed."""
+        return self.kind in DENSE_FORMS
+
+    def fits(self, layer: str) -> bool:
+        """Whether a layer of this kind ("linear", "conv" or "attention") can take the form."""
+        return self.kind == "fp32" or (self.kind == "int16") == (layer == "attention")
 
 
 FP32 = Form()
+INT8 = Form("int8")
+INT16 = Form("int16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,10 +124,10 @@ class LayerChoice:
 
     Attributes:
         name: Unique among the model's layers.
-        node: The layer's node: `ai.lutc::Linear` or `Conv`.
-        kind: "linear" or "conv".
-        D: Input features (of a convolution: input channels).
-        N: Outputs (of a convolution: output channels).
+        node: The layer's node: `ai.lutc::Linear`, `Conv` or `ai.lutc::Attention`.
+        kind: "linear", "conv" or "attention".
+        D: Input features (of a convolution: input channels; of attention: all heads of a query; 0 where unknown).
+        N: Outputs (of a convolution: output channels; of attention: all heads of a value; 0 where unknown).
         form: The form chosen.
         why: The reason, for people.
     """
@@ -129,17 +148,26 @@ def _weight(node: ir.Node) -> np.ndarray | None:
 
 
 def _layers(model: ir.Model) -> list[tuple[ir.Node, str, tuple[int, ...]]]:
-    """Linears and convolutions with constant weights, in graph order: node, kind, weight shape."""
-    found = []
+    """Linears and convolutions with constant weights, and attention, in graph order: node, kind, weight shape."""
+    found: list[tuple[ir.Node, str, tuple[int, ...]]] = []
     for node in model.graph:
+        if is_op(node, "Attention", domain=LUTC_DOMAIN):
+            found.append((node, "attention", ()))
         weight = _weight(node)
         if weight is None:
             continue
-        if node.domain == "ai.lutc" and node.op_type == "Linear" and weight.ndim == 2:
+        if is_op(node, "Linear", domain=LUTC_DOMAIN) and weight.ndim == 2:
             found.append((node, "linear", weight.shape))
-        elif node.domain == "" and node.op_type == "Conv" and weight.ndim == 4:
+        elif is_op(node, "Conv") and weight.ndim == 4:
             found.append((node, "conv", weight.shape))
     return found
+
+
+def _size(node: ir.Node, kind: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    """D and N of `LayerChoice`."""
+    if kind == "attention":
+        return static_dim(node.inputs[0], -1) or 0, static_dim(node.outputs[0], -1) or 0
+    return (shape[0], shape[1]) if kind == "linear" else (shape[1] * attribute(node, "group", 1), shape[0])
 
 
 def _names(nodes: Sequence[ir.Node]) -> list[str]:
@@ -155,14 +183,14 @@ def _names(nodes: Sequence[ir.Node]) -> list[str]:
 
 
 def _reason_to_stay_dense(node: ir.Node, kind: str, shape: tuple[int, ...], first_conv: bool, last: bool) -> str:
-    """Why a layer stays dense whatever the preset, or an empty string."""
+    """Why a linear or convolution stays fp32 whatever the preset, or an empty string."""
     if kind == "linear":
         features, outputs = shape
         if outputs < 32 or features < 16:
             return f"tiny: {features} features to {outputs} outputs (at least 16 and 32 pay)"
         return "classifier of a convolutional network" if last else ""
     outputs, per_group = shape[:2]
-    group = node.attributes["group"].as_int() if "group" in node.attributes else 1
+    group = attribute(node, "group", 1)
     if first_conv:
         return "first convolution"
     if per_group == 1:
@@ -171,32 +199,44 @@ def _reason_to_stay_dense(node: ir.Node, kind: str, shape: tuple[int, ...], firs
         return f"tiny: {per_group} channels to {outputs // group} outputs a group (at least 8 and 8 pay)"
     if last:
         return "classifier of a convolutional network"
-    auto_pad = node.attributes["auto_pad"].as_string() if "auto_pad" in node.attributes else "NOTSET"
-    return "" if auto_pad in ("NOTSET", "") else f"auto_pad {auto_pad} is not canonical"
+    return "" if _canonical_pads(node) else f"auto_pad {attribute(node, 'auto_pad')} is not canonical"
+
+
+def _canonical_pads(node: ir.Node) -> bool:
+    return attribute(node, "auto_pad", "NOTSET") in ("NOTSET", "")
 
 
 def _impossible(kind: str, node: ir.Node, shape: tuple[int, ...], form: Form) -> str:
-    if kind == "conv":
-        if form.projection != "none":
-            return "a convolution takes no projection"
-        if shape[1] == 1:
-            return "a depthwise convolution has nothing to group"
-        if "auto_pad" in node.attributes and node.attributes["auto_pad"].as_string() not in ("NOTSET", ""):
-            return "auto_pad is not canonical"
-    return ""
+    """Why a layer cannot take a form other than fp32, or an empty string."""
+    if kind == "attention":
+        width = (static_dim(node.inputs[0], -1) or 0) // attribute(node, "num_heads", 1)
+        return "" if 1 <= width <= _WIDEST_HEAD else f"the size of a head must be known and at most {_WIDEST_HEAD}"
+    if form == INT8:
+        products = shape[0] if kind == "linear" else math.prod(shape[1:])
+        if products > _MOST_PRODUCTS:
+            return f"sums of {products} products may leave int32"
+    elif kind == "conv" and form.projection != "none":
+        return "a convolution takes no projection"
+    elif kind == "conv" and shape[1] == 1:
+        return "a depthwise convolution has nothing to group"
+    return "" if kind == "linear" or _canonical_pads(node) else "auto_pad is not canonical"
 
 
-def _matching(names: Sequence[str], rules: Iterable[tuple[str, Form]], flag: str) -> dict[str, tuple[str, Form]]:
+def _matching(
+    layers: Sequence[tuple[str, str]], rules: Iterable[tuple[str, Form]], flag: str
+) -> dict[str, tuple[str, Form]]:
+    """The last rule that matches, by layer name; `layers` are names and kinds. A rule sees layers its form fits."""
     chosen: dict[str, tuple[str, Form]] = {}
     for pattern, form in rules:
         try:
             regex = re.compile(pattern)
         except re.error as error:
             raise UsageError(f"{flag} {pattern}: not a regular expression: {error}") from error
+        names = [name for name, kind in layers if form.fits(kind)]
         hits = [name for name in names if regex.search(name)]
         if not hits:
             listing = "\n  ".join(names) or "(none)"
-            raise UsageError(f"{flag} {pattern}={form} matches no layer; the layers are:\n  {listing}")
+            raise UsageError(f"{flag} {pattern}={form} matches no layer; layers that can be {form}:\n  {listing}")
         chosen.update((name, (pattern, form)) for name in hits)
     return chosen
 
@@ -207,16 +247,16 @@ def choose_layers(
     keep: Iterable[tuple[str, Form | str]] = (),
     form: Iterable[tuple[str, Form | str]] = (),
 ) -> list[LayerChoice]:
-    """Decide the form of every linear and convolution of a canonical model.
+    """Decide the form of every linear, convolution and attention of a canonical model.
 
     By default the first convolution, depthwise convolutions, tiny layers (linears below 16 features or 32 outputs,
     convolutions below 8 channels or 8 outputs a group) and the classifier that ends a convolutional network
-    stay dense; everything else takes the preset's form. `form` overrides that, and `keep` overrides both; later
-    rules override earlier ones.
+    stay fp32 (the preset int8 takes the classifier too); everything else takes the preset's form. Attention takes
+    integers when any layer does. `form` overrides that, and `keep` overrides both; later rules override earlier ones.
 
     Args:
         model: A canonical model; not changed.
-        preset: "accurate", "balanced" or "fast".
+        preset: "accurate", "balanced", "fast" or "int8".
         keep: (regular expression over names, dense form).
         form: (regular expression over names, form).
 
@@ -232,29 +272,48 @@ def choose_layers(
     default = Form.parse(PRESETS[preset])
     layers = _layers(model)
     names = _names([node for node, _, _ in layers])
+    kinds = [kind for _, kind, _ in layers]
 
-    def parsed(rules: Iterable[tuple[str, Form | str]]) -> list[tuple[str, Form]]:
-        return [(regex, Form.parse(text) if isinstance(text, str) else text) for regex, text in rules]
+    def rules(given: Iterable[tuple[str, Form | str]], flag: str) -> dict[str, tuple[str, Form]]:
+        parsed = [(regex, Form.parse(text) if isinstance(text, str) else text) for regex, text in given]
+        return _matching(list(zip(names, kinds, strict=True)), parsed, flag)
 
-    kept = _matching(names, parsed(keep), "--keep")
-    formed = _matching(names, parsed(form), "--form")
-    convolutional = any(kind == "conv" for _, kind, _ in layers)
+    kept, formed = rules(keep, "--keep"), rules(form, "--form")
     first_conv = next((node for node, kind, _ in layers if kind == "conv"), None)
+    last = next((node for node, kind, _ in reversed(layers) if kind != "attention"), None) if first_conv else None
     choices = []
-    for index, ((node, kind, shape), name) in enumerate(zip(layers, names, strict=True)):
-        last = convolutional and index == len(layers) - 1
-        reason = _reason_to_stay_dense(node, kind, shape, node is first_conv, last)
+    for (node, kind, shape), name in zip(layers, names, strict=True):
+        if kind == "attention":
+            reason = "no layer is replaced"
+        else:
+            ends = node is last and default != INT8
+            reason = _reason_to_stay_dense(node, kind, shape, node is first_conv, ends)
         chosen, why = (FP32, reason) if reason else (default, f"preset {preset}")
+        if chosen == INT8 and (problem := _impossible(kind, node, shape, chosen)):
+            chosen, why = FP32, problem
         if name in formed:
             chosen, why = formed[name][1], f"--form {formed[name][0]}"
-            problem = "" if chosen.dense else _impossible(kind, node, shape, chosen)
-            if problem:
-                raise UsageError(f"{name}: {chosen} is impossible: {problem}")
         if name in kept:
             chosen, why = kept[name][1], f"--keep {kept[name][0]}"
             if not chosen.dense:
                 raise UsageError(f"--keep {kept[name][0]}={chosen}: only dense forms can be kept; use --form")
-        group = node.attributes["group"].as_int() if "group" in node.attributes else 1
-        features, outputs = shape if kind == "linear" else (shape[1] * group, shape[0])
-        choices.append(LayerChoice(name, node, kind, features, outputs, chosen, why))
-    return choices
+        if name in {*kept, *formed} and chosen != FP32 and (problem := _impossible(kind, node, shape, chosen)):
+            raise UsageError(f"{name}: {chosen} is impossible: {problem}")
+        choices.append(LayerChoice(name, node, kind, *_size(node, kind, shape), chosen, why))
+    return _with_attention(choices, {*kept, *formed})
+
+
+def _with_attention(choices: list[LayerChoice], ruled: set[str]) -> list[LayerChoice]:
+    """Attention that no rule names is int16 where any other layer is not fp32."""
+    if not INTEGER_ATTENTION or all(choice.form == FP32 for choice in choices if choice.kind != "attention"):
+        return choices
+
+    def free(choice: LayerChoice) -> bool:
+        return choice.kind == "attention" and choice.name not in ruled
+
+    return [
+        dataclasses.replace(choice, form=INT16, why="other layers are replaced")
+        if free(choice) and not _impossible("attention", choice.node, (), INT16)
+        else choice
+        for choice in choices
+    ]

@@ -88,6 +88,53 @@ def test_bad_rules_name_the_layers(keep, form, match):
         choose_layers(small_network(), "accurate", keep, form)
 
 
+def test_the_int8_preset_takes_the_classifier_too():
+    forms = {c.name: (str(c.form), c.why) for c in choose_layers(small_network(), "int8", form=[("stem", "int8")])}
+    assert forms["stem"] == ("int8", "--form stem")
+    assert forms["wide"] == ("int8", "preset int8")
+    assert forms["depthwise"][0] == "fp32"
+    assert forms["classifier"][0] == "fp32" and "tiny" in forms["classifier"][1]
+
+
+def with_attention():
+    """A linear 32 -> 96, split into q, k and v, attention over 4 heads."""
+    inits = []
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["n", "l", 32]))
+    weight = constant(inits, "w", np.zeros((32, 96), np.float32))
+    linear = ir.node(
+        "Linear", [x, weight, constant(inits, "b", np.zeros(96, np.float32))], domain="ai.lutc", name="qkv"
+    )
+    split = ir.node("Split", linear.outputs, attributes={"axis": -1, "num_outputs": 3}, num_outputs=3, name="split")
+    for part in split.outputs:
+        part.shape = ir.Shape(["n", "l", 32])
+    attributes = {"num_heads": 4, "kv_num_heads": 4, "scale": 0.5}
+    mask = constant(inits, "m", np.float32(0))
+    mix = ir.node("Attention", [*split.outputs, mask], attributes, domain="ai.lutc", name="qkv/mix")
+    nodes = [linear, split, mix]
+    graph = ir.Graph([x], mix.outputs, nodes=nodes, initializers=inits, opset_imports={"": 23, "ai.lutc": 1}, name="g")
+    return ir.Model(graph, ir_version=10)
+
+
+def forms_of(*arguments, **rules):
+    return {c.name: str(c.form) for c in choose_layers(with_attention(), *arguments, **rules)}
+
+
+@pytest.mark.parametrize("preset", ["int8", "accurate"])
+def test_attention_is_integer_when_another_layer_is_replaced(preset, monkeypatch):
+    monkeypatch.setattr("lutc.forms.INTEGER_ATTENTION", True)
+    assert forms_of(preset)["qkv/mix"] == "int16"
+    assert forms_of(preset, keep=[("qkv$", "fp32")])["qkv/mix"] == "fp32"
+    assert forms_of(preset, keep=[("mix", "fp32")])["qkv/mix"] == "fp32"
+
+
+def test_a_rule_sees_the_layers_that_can_take_its_form():
+    assert forms_of("accurate", form=[("qkv", "int8")])["qkv"] == "int8"
+    assert forms_of("accurate", keep=[("qkv", "int16")])["qkv/mix"] == "int16"
+    assert forms_of("accurate", keep=[("qkv", "fp32")]) == {"qkv": "fp32", "qkv/mix": "fp32"}
+    with pytest.raises(UsageError, match="qkv/mix"):
+        forms_of("accurate", keep=[("split", "int16")])
+
+
 def test_unknown_preset():
     with pytest.raises(UsageError, match="balanced"):
         choose_layers(small_network(), "quick")

@@ -10,6 +10,7 @@ from typing import Any
 
 from lutc._runtime import xxh64
 from lutc.errors import CorruptFileError, UsageError
+from lutc.forms import DENSE_FORMS
 from lutc.session import InferenceSession
 from lutc.write import FORMAT_VERSION, HASH_DIGITS, HASH_OFFSET
 
@@ -45,7 +46,7 @@ class Artifact:
 
     @property
     def layers(self) -> list[dict[str, Any]]:
-        """One dict for each linear or convolution layer: name, op, form, group_sizes, codebooks, rank, bytes, error."""
+        """For each linear, convolution or attention: name, op, form, group_sizes, codebooks, rank, bytes, error."""
         return self.report.get("layers", [])
 
     def summary(self) -> dict[str, Any]:
@@ -63,8 +64,11 @@ class Artifact:
             "hash": self.hash,
             **ports,
             "steps": len(self.plan["steps"]),
-            "lookup_layers": sum(layer.get("form") != "fp32" for layer in self.layers),
-            "dense_layers": sum(layer.get("form") == "fp32" for layer in self.layers),
+            "lookup_layers": sum(layer.get("form") not in DENSE_FORMS for layer in self.layers),
+            "int8_layers": sum(layer.get("form") == "int8" for layer in self.layers),
+            "dense_layers": sum(
+                layer.get("form") in DENSE_FORMS and layer.get("op") != "attention" for layer in self.layers
+            ),
             **{key: value for key, value in self.report.items() if key != "layers"},
         }
 

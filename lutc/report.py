@@ -1,4 +1,4 @@
-"""The compiler's report: one row for each linear and convolution layer."""
+"""The compiler's report: one row for each linear, convolution and attention."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from lutc.forms import LayerChoice
+from lutc.forms import FP32, INT8, Form, LayerChoice
 
 
 def dense_bytes(model: ir.Model) -> int:
@@ -27,11 +27,12 @@ def layer_rows(
 
     Returns:
         Dicts of name, op, form, why, group_sizes, codebooks, rank, bytes (of the layer's constants), bytes_dense, error
-        (squared output error over variance on held-out samples; 0 for a dense layer, None where unknown).
+        (squared output error over variance on held-out samples; 0 for an fp32 layer, None where unknown).
     """
     rows = []
     for choice in choices:
-        weights = [v.const_value for v in choice.node.inputs[1:3] if v is not None and v.const_value is not None]
+        constants = choice.node.inputs[1:3] if choice.kind != "attention" else ()
+        weights = [v.const_value for v in constants if v is not None and v.const_value is not None]
         dense = sum(weight.nbytes for weight in weights)
         row: dict[str, Any] = {
             "name": choice.name,
@@ -41,17 +42,26 @@ def layer_rows(
             "group_sizes": [],
             "codebooks": 0,
             "rank": 0,
-            "bytes": dense if choice.form.dense else None,
+            "bytes": _bytes(choice, dense),
             "bytes_dense": dense,
-            "error": 0.0 if choice.form.dense else None,
+            "error": 0.0 if choice.form == FP32 else None,
         }
         row.update((results or {}).get(choice.name, {}))
         rows.append(row)
     return rows
 
 
+def _bytes(choice: LayerChoice, dense: int) -> int | None:
+    """Bytes of a layer's constants where its form alone tells them; `dense` in float32."""
+    if choice.form == INT8:
+        weight = choice.node.inputs[1]
+        size = weight.const_value.size if weight is not None and weight.const_value is not None else 0
+        return size + 8 * choice.N  # scale and bias
+    return dense if choice.form.dense else None
+
+
 def keep_lines(layers: Sequence[Mapping[str, Any]], count: int = 5) -> list[str]:
     """Ready to paste flags that keep the `count` lookup layers of largest error dense."""
-    lookups = [layer for layer in layers if layer["form"] != "fp32"]
+    lookups = [layer for layer in layers if not Form.parse(layer["form"]).dense]
     worst = sorted(lookups, key=lambda layer: -(layer["error"] or 0.0))[:count]
     return [f"--keep '^{re.escape(layer['name'])}$=fp32'" for layer in worst]

@@ -22,7 +22,7 @@ def command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="OUT.lut", help="MODEL.lut beside the model by default.")
     ] = None,
-    preset: Annotated[str, typer.Option("--preset", metavar="fast|balanced|accurate")] = "balanced",
+    preset: Annotated[str, typer.Option("--preset", metavar="fast|balanced|accurate|int8")] = "balanced",
     score: Annotated[
         str | None,
         typer.Option("--score", metavar="pkg.mod:fn", help="Takes a session, returns a number; higher is better."),
@@ -33,7 +33,7 @@ def command(
     learn: Annotated[float | None, typer.Option("--learn", metavar="MINUTES", help="Not available yet.")] = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option("--keep", metavar="REGEX=fp32", help="Layers that stay dense, by part of the name."),
+        typer.Option("--keep", metavar="REGEX=fp32|int8", help="Layers that stay dense, by part of the name."),
     ] = None,
     form: Annotated[
         list[str] | None, typer.Option("--form", metavar="REGEX=gain-v3", help="Form of some layers.")

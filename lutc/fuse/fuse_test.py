@@ -132,6 +132,42 @@ def test_attention_reads_the_parts_of_one_product_in_place(axis, order, packs):
         assert plan.steps[1].inputs == [plan.steps[0].outputs[0], -1, -1]
 
 
+def test_int8_layers_take_activation_and_residual():
+    weight = np.random.default_rng(0).integers(-127, 128, (6, 18)).astype(np.int8)
+    plan = fuse(
+        model(
+            HEAD
+            + """ g (float[B, 6] x, float[B, 18] r, int8[6, 18] w, float[18] s, float[18] b) => (float[B, 18] y)
+                <float[B, 18] h, float[B, 18] a> {
+                h = ai.lutc.Int8Linear(x, w, s, b)  a = Gelu(h)  y = Add(r, a) }""",
+            w=weight,
+            s=f32(18),
+            b=f32(18) + 1,
+        )
+    )
+    (step,) = plan.steps
+    assert step.op == "int8_linear" and step.attrs == {"features": 6, "outputs": 18, "activation": "gelu"}
+    assert step.inputs[4] == plan.inputs[1].value and len(plan.tensors) == 3
+    packed = plan.constant(step.inputs[1])
+    assert packed is not None and packed.shape == (2, 2, 16, 4) and packed.dtype == np.uint8
+    assert packed[1, 0, 1, 3] == int(weight[3, 17]) + 128 and packed[1, 1, 2, 3] == 128
+
+    plan = fuse(
+        model(
+            HEAD
+            + """ g (float[B, 3, 8, 8] x, int8[3, 3, 1, 1] w, float[3] s, float[3] b) => (float[B, 3, 8, 8] y)
+                <float[B, 3, 8, 8] a, float[B, 3, 8, 8] c> {
+                a = ai.lutc.Int8Conv<kernel_shape = [1, 1]>(x, w, s, b)  c = Add(a, x)  y = Relu(c) }""",
+            w=np.ones((3, 3, 1, 1), np.int8),
+            s=f32(3),
+            b=f32(3) + 1,
+        )
+    )
+    (step,) = plan.steps
+    assert step.op == "int8_conv" and step.attrs["activation_after_residual"] == 1
+    assert step.attrs["kernel_shape"] == [1, 1] and step.inputs[4] == plan.inputs[0].value
+
+
 def lookup(name: str, x: str, y: str) -> str:
     return f"{y} = ai.lutc.LutLinear<gain_limit = 15>({x}, o, i, g, d, c, m, t{name}, s, b)  "
 

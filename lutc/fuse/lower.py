@@ -11,6 +11,7 @@ import onnx_ir as ir
 from lutc.errors import UnsupportedModelError
 from lutc.fuse.attributes import plan_attributes
 from lutc.fuse.dtypes import output_dtype, plan_dtype
+from lutc.fuse.quad16 import quad16
 from lutc.ir.graph import LUTC_DOMAIN
 from lutc.ir.opset import LUTC_STEPS, ONNX_STEPS
 from lutc.plan import OMITTED, Dim, Plan, Port, Step
@@ -162,6 +163,17 @@ class _Lowering:
         self.index[node.outputs[0]] = result
         self.plan.steps.append(Step(op, name, [codes, table, scale, bias], [result], attrs))
 
+    def int8_linear(self, node: ir.Node) -> None:
+        """Int8Linear: its weight in the layout that every ISA reads."""
+        weight = self.plan.constant(self._value(node.inputs[1]))
+        if weight is None or weight.ndim != 2 or weight.dtype != np.int8:
+            raise ValueError("its weight must be a constant int8 matrix")
+        features, outputs = weight.shape
+        attrs = {"features": features, "outputs": outputs, "activation": "none"}
+        step = self.emit("int8_linear", node, attrs)
+        source = self.plan.values[step.inputs[1]].tensor
+        step.inputs[1] = self.plan.add_constant(f"{source}.quad16", quad16(weight))
+
     def _problem(self, node: ir.Node, why: str) -> None:
         operator = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
         shapes = ", ".join(f"{v.name}: {v.shape if v.shape is not None else '?'}" for v in node.outputs)
@@ -181,4 +193,8 @@ _OWN = {
     "LutConv": lambda lowering, node: lowering.lookup(node, "lut_conv", 1),
     "Project": lambda lowering, node: lowering.emit(PROJECT_STEP, node, plan_attributes(node)),
     "Linear": lambda lowering, node: lowering.emit("linear", node, {"activation": "none"}),
+    "Int8Linear": lambda lowering, node: lowering.int8_linear(node),
+    "Int8Conv": lambda lowering, node: lowering.emit(
+        "int8_conv", node, {**plan_attributes(node), "activation": "none"}
+    ),
 }

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 
 from lutc.ir.graph import LUTC_DOMAIN, OPSET
+
+STEPS = 2047
+"""Largest magnitude of the integers that stand for q, k and v where the products are integer."""
+
+WEIGHTS = 4095
+"""Largest of the integers that stand for the exponentials there."""
 
 
 def attention_function() -> ir.Function:
@@ -15,11 +24,15 @@ def attention_function() -> ir.Function:
     """
     q, k, v, mask = (ir.Value(name=name) for name in ("q", "k", "v", "mask"))
     nodes: list[ir.Node] = []
+    numbers = itertools.count()
 
-    def emit(op: str, *inputs: ir.Value, **attributes: object) -> ir.Value:
-        node = ir.node(op, list(inputs), attributes)  # type: ignore[arg-type]
+    def add(node: ir.Node) -> ir.Value:
+        node.outputs[0].name = f"{node.op_type.lower()}_{next(numbers)}"  # unique across the subgraphs, too
         nodes.append(node)
         return node.outputs[0]
+
+    def emit(op: str, *inputs: ir.Value, **attributes: object) -> ir.Value:
+        return add(ir.node(op, list(inputs), attributes))  # type: ignore[arg-type]
 
     def constant(*numbers: int) -> ir.Value:
         return emit("Constant", value=ir.tensor(np.asarray(numbers, np.int64)))
@@ -27,8 +40,7 @@ def attention_function() -> ir.Function:
     def parameter(name: str, kind: ir.AttributeType, field: str) -> ir.Value:
         node = ir.node("Constant", [])
         node.attributes[field] = ir.RefAttr(field, name, kind)
-        nodes.append(node)
-        return node.outputs[0]
+        return add(node)
 
     one = constant(1)
     heads = emit("Reshape", parameter("num_heads", ir.AttributeType.INT, "value_int"), one)
@@ -47,13 +59,53 @@ def attention_function() -> ir.Function:
     query = emit("Transpose", split(q, length, heads, kv_heads, groups), perm=[0, 2, 3, 1, 4])
     key = emit("Transpose", split(k, keys, kv_heads, kv_heads, one), perm=[0, 2, 3, 4, 1])
     value = emit("Transpose", split(v, keys, kv_heads, kv_heads, one), perm=[0, 2, 3, 1, 4])
-    grouped = emit("Mul", emit("MatMul", query, key), scale)
-    scores = emit(
-        "Add", emit("Reshape", grouped, emit("Concat", batch, heads, length, keys, axis=0), allowzero=1), mask
-    )
-    weights = emit("Softmax", scores, axis=-1)
-    regrouped = emit("Reshape", weights, emit("Concat", batch, kv_heads, groups, length, keys, axis=0), allowzero=1)
-    mixed = emit("Transpose", emit("MatMul", regrouped, value), perm=[0, 3, 1, 2, 4])
+    by_head = emit("Concat", batch, heads, length, keys, axis=0)
+    by_group = emit("Concat", batch, kv_heads, groups, length, keys, axis=0)
+
+    def masked(products: ir.Value) -> ir.Value:
+        """Scores [B, H, L, S] of products [B, Hk, H/Hk, L, S]."""
+        return emit("Add", emit("Reshape", emit("Mul", products, scale), by_head, allowzero=1), mask)
+
+    def branch(build: Callable[[], ir.Value], name: str) -> ir.Graph:
+        """A subgraph of `If` with the nodes that `build` emits."""
+        nonlocal nodes
+        outer, nodes = nodes, []
+        result = build()
+        graph = ir.Graph([], [result], nodes=nodes, opset_imports={"": OPSET}, name=name)
+        nodes = outer
+        return graph
+
+    def exact() -> ir.Value:
+        weights = emit("Softmax", masked(emit("MatMul", query, key)), axis=-1)
+        return emit("MatMul", emit("Reshape", weights, by_group, allowzero=1), value)
+
+    def quantised() -> ir.Value:
+        def number(x: float) -> ir.Value:
+            return emit("Constant", value=ir.tensor(np.float32(x)))
+
+        # Axes count from the front: ONNX Runtime's reductions of empty tensors take no negative ones.
+        def integers(x: ir.Value, axis: int) -> tuple[ir.Value, ir.Value]:
+            """X as multiples (float64) of a step (float32) along an axis."""
+            largest = emit("ReduceMax", emit("Abs", x), constant(axis), keepdims=1)
+            inverse = emit("Where", emit("Equal", largest, number(0)), number(0), emit("Div", number(STEPS), largest))
+            rounded = emit("Round", emit("Clip", emit("Mul", x, inverse), number(-STEPS), number(STEPS)))
+            return emit("Cast", rounded, to=ir.DataType.DOUBLE), emit("Div", largest, number(STEPS))
+
+        (query_q, query_step), (key_q, key_step) = integers(query, 4), integers(key, 3)
+        value_q, value_step = integers(value, 3)
+        products = emit("Cast", emit("MatMul", query_q, key_q), to=ir.DataType.FLOAT)
+        scores = masked(emit("Mul", products, emit("Mul", query_step, key_step)))
+        above = emit("Sub", scores, emit("ReduceMax", scores, constant(3), keepdims=1))
+        p = emit("Round", emit("Mul", emit("Exp", above), number(WEIGHTS)))
+        total = emit("ReduceSum", p, constant(3), keepdims=1)
+        wide = emit("Cast", emit("Reshape", p, by_group, allowzero=1), to=ir.DataType.DOUBLE)
+        mixed = emit("Cast", emit("MatMul", wide, value_q), to=ir.DataType.FLOAT)
+        totals = emit("Concat", batch, kv_heads, groups, length, one, axis=0)
+        return emit("Div", emit("Mul", mixed, value_step), emit("Reshape", total, totals, allowzero=1))
+
+    wanted = emit("Cast", parameter("quantised", ir.AttributeType.INT, "value_int"), to=ir.DataType.BOOL)
+    chosen = emit("If", wanted, then_branch=branch(quantised, "quantised"), else_branch=branch(exact, "exact"))
+    mixed = emit("Transpose", chosen, perm=[0, 3, 1, 2, 4])
     width = emit("Mul", emit("Shape", mixed, start=4, end=5), heads)
     y = emit("Reshape", mixed, emit("Concat", batch, length, width, axis=0), allowzero=1)
     y.name = "y"
@@ -62,5 +114,6 @@ def attention_function() -> ir.Function:
         ir.Attr("num_heads", ir.AttributeType.INT, None),
         ir.Attr("kv_num_heads", ir.AttributeType.INT, None),
         ir.Attr("scale", ir.AttributeType.FLOAT, None),
+        ir.AttrInt64("quantised", 0),
     ]
     return ir.Function(LUTC_DOMAIN, "Attention", graph=graph, attributes=parameters)

@@ -90,3 +90,23 @@ def lut_conv(x: npt.NDArray[np.float32], p: ConvParameters) -> npt.NDArray[np.fl
                         entry = p.table[n, np.arange(per_group), code, u, v].astype(np.int32)
                         acc[:, n, i, j] += (gain * entry).sum(axis=1)
     return acc.astype(np.float32) * p.scale[:, None, None] + p.bias[:, None, None]
+
+
+def quantise_rows(x: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Int8Linear's quantised input: int8 [..., D] and the largest magnitude of each row, float32 [..., 1]."""
+    largest = np.abs(x).max(axis=-1, keepdims=True)
+    with np.errstate(divide="ignore"):
+        inverse = np.where(largest == 0, np.float32(0), np.float32(127) / largest)
+    return np.rint(np.clip(x * inverse, -127, 127)).astype(np.int8), largest
+
+
+def int8_linear(
+    x: npt.NDArray[np.float32],
+    weight: npt.NDArray[np.int8],
+    scale: npt.NDArray[np.float32],
+    bias: npt.NDArray[np.float32],
+) -> npt.NDArray[np.float32]:
+    """Int8Linear: float32 [..., N] of float32 [..., D], int8 [D, N], float32 [N] and [N]."""
+    q, largest = quantise_rows(x)
+    acc = q.astype(np.int32) @ weight.astype(np.int32)
+    return acc.astype(np.float32) * (largest / np.float32(127) * scale) + bias

@@ -15,7 +15,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 def parse(text: str, constants: Mapping[str, np.ndarray] | None = None, opset: int = 23) -> ir.Model:
     """A model from the text of a graph, "g (float[2,3] x) => (float[2,3] y) { y = Relu(x) }", and its initialisers."""
-    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : {opset}]>\n{text}')
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : {opset}, "ai.lutc" : 1]>\n{text}')
     for name, data in (constants or {}).items():
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(data), name))
     return ir.from_proto(onnx.shape_inference.infer_shapes(model))

@@ -1,4 +1,4 @@
-"""linear | conv | lut_linear | lut_conv, then an elementwise activation: one step."""
+"""A linear layer or convolution of any form, then an elementwise activation: one step."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from lutc.plan import OMITTED, Plan, Step
 
 # Steps that end in activation and residual, and the position of their residual input (after weight or table, and bias).
-RESIDUAL_INPUT = {"linear": 3, "conv": 3, "lut_linear": 4, "lut_conv": 4}
-CONVOLUTIONS = {"conv", "lut_conv"}
+RESIDUAL_INPUT = {"linear": 3, "conv": 3, "int8_linear": 4, "int8_conv": 4, "lut_linear": 4, "lut_conv": 4}
+CONVOLUTIONS = {"conv", "int8_conv", "lut_conv"}
 
 
 def remove(plan: Plan, steps: set[int]) -> None:

@@ -1,4 +1,4 @@
-"""linear | conv | lut_linear | lut_conv, then an add of the same shape: one step with a residual."""
+"""A linear layer or convolution of any form, then an add of the same shape: one step with a residual."""
 
 from __future__ import annotations
 
