@@ -16,6 +16,7 @@ void register_dense_norm(OpRegistry&);
 void register_dense_pool(OpRegistry&);
 void register_fill(OpRegistry&);
 void register_gather(OpRegistry&);
+void register_int8_conv(OpRegistry&);
 void register_lut_conv(OpRegistry&);
 void register_lut_encode(OpRegistry&);
 void register_lut_linear(OpRegistry&);
@@ -47,6 +48,7 @@ OpRegistry make_registry() {
   register_dense_pool(registry);
   register_fill(registry);
   register_gather(registry);
+  register_int8_conv(registry);
   register_lut_conv(registry);
   register_lut_encode(registry);
   register_lut_linear(registry);

@@ -1,0 +1,444 @@
+// int8_conv: a convolution in int8 whose input is quantised image by image.
+//
+// Every image is quantised once and spread into planes with borders of zeros (kernels/int8_conv.h), from which each
+// output channel sums units and taps; results land in NCHW. Groups read the units that hold their channels, with zero
+// weights for the channels of others: a depthwise convolution costs one word a tap.
+#include "kernels/int8_conv.h"
+
+#include "core/aligned_buffer.h"
+#include "core/checked.h"
+#include "core/ops/dense_gemm.h"
+#include "core/ops/window.h"
+
+namespace lutc {
+namespace ops {
+namespace {
+
+using kernels::Activation;
+using kernels::ConvVector;
+using kernels::Int8ConvKernels;
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }  // a > -b
+int64_t common_divisor(int64_t a, int64_t b) { return b == 0 ? a : common_divisor(b, a % b); }
+
+/// One dim of the planes. Word i of phase p holds pixel i * stride + residue(p) - pad.
+struct Axis {
+  int64_t in, out, pad, stride, dilation;
+  int64_t phases;  ///< residues that taps have modulo the stride
+  int64_t reach;   ///< furthest displacement of a tap
+  int64_t size;    ///< words that outputs and taps reach
+
+  Axis() = default;
+  Axis(const Geometry& g, const Window& w, int d)
+      : in(g.in[d]), out(g.out[d]), pad(g.pads[d]), stride(w.strides[d]), dilation(w.dilations[d]) {
+    phases = std::min(w.kernel[d], period());
+    reach = (w.kernel[d] - 1) * dilation / stride;
+    size = out + reach;
+  }
+  int64_t period() const { return stride / common_divisor(stride, dilation); }
+  int64_t phase(int64_t tap) const { return tap % period(); }
+  int64_t displacement(int64_t tap) const { return tap * dilation / stride; }
+  int64_t residue(int64_t phase) const { return phase * dilation % stride; }
+  /// Words [low, high) of a phase hold the pixels, those outside are border.
+  int64_t low(int64_t phase) const { return std::min(size, ceil_div(pad - residue(phase), stride)); }
+  int64_t high(int64_t phase) const {
+    return std::max(low(phase), std::min(size, ceil_div(in + pad - residue(phase), stride)));
+  }
+  int64_t pixel(int64_t phase, int64_t word) const { return word * stride + residue(phase) - pad; }
+};
+
+class Int8Conv : public OpBase {
+ public:
+  static constexpr Arity kArity{4, 5, 1, 1};
+  using OpBase::OpBase;
+
+  Status init(const BuildContext& build) override {
+    kernels_ = build.kernels->int8_conv;
+    dense_ = build.kernels->dense;
+    vector_ = build.kernels->vector;
+    for (int i : {0, 2, 3, 4}) {
+      if (present(i) && dtype(i) != DType::kF32) return invalid("input " + std::to_string(i) + " must be f32");
+    }
+    if (dtype(1) != DType::kI8 || !def_.inputs[1].constant) return invalid("the weight must be a constant of dtype i8");
+    LUTC_RETURN_IF_ERROR(parse_activation(def_, &activation_));
+    residual_first_ = def_.attrs.get_int("activation_after_residual", 0) != 0;
+    LUTC_RETURN_IF_ERROR(read_window(def_, 2, &window_));
+    if (window_.ceil_mode) return invalid("convolutions have no ceil_mode");
+    LUTC_RETURN_IF_ERROR(read_weight());
+    make_blocks();
+    return pack();
+  }
+
+  Status infer(InferContext& ctx) const override {
+    Plan plan;
+    LUTC_RETURN_IF_ERROR(make_plan(ctx.input_shape(0), ctx.num_threads(), &plan));
+    for (int i : {2, 3}) {
+      if (ctx.input_shape(i) != Shape{outputs_})
+        return invalid("scale and bias must hold one value per output channel, " + std::to_string(outputs_));
+    }
+    LUTC_RETURN_IF_ERROR(ctx.set_output(0, DType::kF32, plan.shape));
+    if (present(4)) {
+      if (ctx.input_shape(4) != plan.shape) {
+        return invalid("residual " + ctx.input_shape(4).to_string() + " is not of the output's shape " +
+                       plan.shape.to_string());
+      }
+      if (is_simple() || residual_first_) ctx.may_overwrite(0, 4);
+    }
+    ctx.request_scratch(static_cast<size_t>(plan.scratch_bytes));
+    return Status::ok();
+  }
+
+  Status run(RunContext& ctx) const override {
+    Plan plan;
+    LUTC_RETURN_IF_ERROR(make_plan(ctx.input(0).shape, ctx.num_threads(), &plan));
+    if (plan.shape.elements() == 0) return Status::ok();
+    char* memory = static_cast<char*>(ctx.scratch());
+    if (plan.batch == 1) {
+      image(ctx, plan, 0, memory, ctx.num_threads());
+      return Status::ok();
+    }
+    const int threads = plan.work * static_cast<double>(plan.batch) < kWorthWaking ? 1 : ctx.num_threads();
+    ctx.pool().parallel_for(plan.batch, 1, threads, [&](int64_t begin, int64_t end, int worker) {
+      for (int64_t b = begin; b < end; ++b) image(ctx, plan, b, memory + worker * plan.image_bytes, 1);
+    });
+    return Status::ok();
+  }
+
+ private:
+  static constexpr double kWorthWaking = 2e6;   ///< multiply-adds: some ten microseconds
+  static constexpr int64_t kBandPixels = 2048;  ///< quantised at once, so that they stay in L1
+
+  /// Output channels that one block makes, and the units they read.
+  struct Block {
+    int64_t output;
+    int columns;
+    int64_t first_unit, units;
+    int64_t weights;  ///< bytes into the packed weights
+  };
+
+  /// What follows from the image's shape.
+  struct Plan {
+    Shape shape;
+    Axis rows, columns;
+    int64_t batch, in_pixels, out_pixels;
+    int64_t width;      ///< words of a plane's row; the right border of one row is the left border of the next
+    int64_t unit_step;  ///< bytes
+    bool flat;          ///< a plane is the image itself
+    int64_t band_rows, most_vectors;
+    double work;  ///< multiply-adds of one image
+    int64_t image_bytes, scratch_bytes;
+  };
+
+  /// The scratch of an image: planes, the vectors, the taps, a maximum and a band of words for each thread.
+  struct Scratch {
+    uint8_t* planes;
+    ConvVector* vectors;
+    int64_t* taps;
+    float* maxima;
+    float* bands;
+    Scratch(const Plan& plan, int64_t units, int64_t taps_, int threads, Pieces* pieces) {
+      static_assert(sizeof(ConvVector) % sizeof(int64_t) == 0, "vectors are laid out in words");
+      int64_t plane_words = 0, vector_words = 0;
+      if (!checked_mul(plan.unit_step / 4, units, &plane_words)) plane_words = -1;
+      if (!checked_mul(plan.most_vectors, static_cast<int64_t>(sizeof(ConvVector) / 8), &vector_words))
+        vector_words = -1;
+      planes = reinterpret_cast<uint8_t*>(pieces->floats(plane_words));
+      vectors = reinterpret_cast<ConvVector*>(pieces->ints(vector_words));
+      taps = pieces->ints(taps_);
+      maxima = pieces->floats(threads);
+      bands = pieces->floats(plan.flat ? 0 : plan.band_rows * plan.columns.in * threads);
+    }
+  };
+
+  bool is_simple() const { return activation_ == Activation::kNone || activation_ == Activation::kRelu; }
+  int64_t taps() const { return window_.kernel[0] * window_.kernel[1]; }
+
+  Status read_weight() {
+    const Shape& w = def_.inputs[1].tensor.shape;
+    groups_ = def_.attrs.get_int("group", 1);
+    if (w.rank != 4 || w.elements() == 0) return invalid("weight " + w.to_string() + " is not [N, Cin/group, kh, kw]");
+    for (int d = 0; d < 2; ++d) {
+      if (def_.attrs.has("kernel_shape") && window_.kernel[d] != w[2 + d])
+        return invalid("kernel_shape does not fit weight " + w.to_string());
+      window_.kernel[d] = w[2 + d];
+    }
+    outputs_ = w[0];
+    group_inputs_ = w[1];
+    if (groups_ < 1 || outputs_ % groups_ != 0)
+      return invalid("weight " + w.to_string() + " has no " + std::to_string(groups_) + " groups");
+    if (!checked_mul(group_inputs_, groups_, &inputs_)) return invalid("too many channels");
+    units_ = ceil_div(inputs_, kernels_->unit);
+    if (group_inputs_ * taps() > ((int64_t{1} << 31) - 1) / (127 * 127))
+      return step_error(def_, ErrorCode::kCorrupt, "Cin / group * kh * kw * 127 * 127 must stay below 2^31");
+    return Status::ok();
+  }
+
+  int64_t group_of(int64_t output) const { return output / (outputs_ / groups_); }
+  int64_t first_unit(int64_t output) const { return group_of(output) * group_inputs_ / kernels_->unit; }
+  int64_t end_unit(int64_t output) const { return ceil_div((group_of(output) + 1) * group_inputs_, kernels_->unit); }
+
+  /// Blocks of output channels that read the same units, as even as can be.
+  void make_blocks() {
+    int64_t weights = 0;
+    for (int64_t output = 0; output < outputs_;) {
+      const int64_t first = first_unit(output), units = end_unit(output) - first;
+      int64_t end = output + 1;
+      while (end < outputs_ && first_unit(end) == first && end_unit(end) == first + units) ++end;
+      for (int64_t pieces = ceil_div(end - output, kernels_->block_columns); pieces > 0; --pieces) {
+        const int columns = static_cast<int>(ceil_div(end - output, pieces));
+        blocks_.push_back({output, columns, first, units, weights});
+        weights += units * taps() * columns * 4;
+        output += columns;
+      }
+    }
+    packed_bytes_ = weights;
+  }
+
+  /// Packs the weights as [block][unit][tap][column] words and works out what sums start with.
+  Status pack() {
+    if (!packed_.allocate(static_cast<size_t>(packed_bytes_)))
+      return step_error(def_, ErrorCode::kOutOfMemory, "no memory for the packed weights");
+    const int8_t* w = def_.inputs[1].tensor.as<int8_t>();
+    const int64_t unit = kernels_->unit, taps = this->taps(), depth = group_inputs_ * taps;
+    uint8_t* to = static_cast<uint8_t*>(packed_.data());
+    for (const Block& block : blocks_) {
+      for (int64_t u = block.first_unit; u < block.first_unit + block.units; ++u) {
+        for (int64_t t = 0; t < taps; ++t) {
+          for (int64_t n = block.output; n < block.output + block.columns; ++n, to += 4) {
+            int16_t word[4] = {};
+            for (int64_t i = 0; i < unit; ++i) {
+              const int64_t c = u * unit + i - group_of(n) * group_inputs_;
+              if (c >= 0 && c < group_inputs_) word[i] = w[n * depth + c * taps + t];
+            }
+            store_word(word, to);
+          }
+        }
+      }
+    }
+    starts_.assign(static_cast<size_t>(outputs_), 0);
+    for (int64_t n = 0; n < outputs_ && unit == 4; ++n) {
+      int64_t sum = 0;
+      for (int64_t i = 0; i < depth; ++i) sum += w[n * depth + i];
+      starts_[static_cast<size_t>(n)] = static_cast<int32_t>(static_cast<uint32_t>(-128 * sum));  // wraps as sums do
+    }
+    return Status::ok();
+  }
+
+  void store_word(const int16_t (&word)[4], uint8_t* to) const {
+    if (kernels_->unit == 4) {
+      for (int i = 0; i < 4; ++i) to[i] = static_cast<uint8_t>(word[i]);
+    } else {
+      std::memcpy(to, word, 4);
+    }
+  }
+
+  Status make_plan(const Shape& x, int threads, Plan* plan) const {
+    if (x.rank != 4 || x[1] != inputs_) {
+      return invalid("input " + x.to_string() + " does not fit " + std::to_string(inputs_) + " channels in " +
+                     std::to_string(groups_) + " groups");
+    }
+    Geometry g;
+    LUTC_RETURN_IF_ERROR(place_window(def_, window_, x[2], x[3], &g));
+    plan->shape = Shape{x[0], outputs_, g.out[0], g.out[1]};
+    const Result<int64_t> elements = checked_elements(plan->shape);
+    if (!elements.is_ok()) return invalid(elements.status().message());
+    plan->batch = x[0];
+    plan->in_pixels = g.in[0] * g.in[1];
+    plan->out_pixels = g.out[0] * g.out[1];
+    plan->work = static_cast<double>(outputs_ * plan->out_pixels) * static_cast<double>(group_inputs_ * taps());
+    plan->rows = Axis(g, window_, 0);
+    plan->columns = Axis(g, window_, 1);
+    return place_planes(threads, plan);
+  }
+
+  Status place_planes(int threads, Plan* plan) const {
+    const Axis &rows = plan->rows, &columns = plan->columns;
+    int64_t shared = columns.reach;
+    for (int64_t p = 0; p < columns.phases; ++p) {
+      if (columns.low(p) < columns.high(p)) shared = std::min({shared, columns.low(p), columns.size - columns.high(p)});
+    }
+    plan->width = columns.size - shared;
+    plan->flat =
+        taps() == 1 && plan->width == columns.in && rows.size == rows.in && columns.stride == 1 && rows.stride == 1;
+    // An odd number of cache lines, so that the planes of all units do not fall into the same sets.
+    int64_t words = 0, bytes = 0;
+    const int64_t slack = shared + ConvVector::kMostLanes;
+    if (!checked_mul(rows.size, plan->width, &words) || !checked_mul(words, rows.phases * columns.phases, &words) ||
+        words > (int64_t{1} << 40) - slack)
+      return step_error(def_, ErrorCode::kOutOfMemory, "the padded image is too large");
+    plan->unit_step = ((words + slack + 15) / 16 | 1) * 64;
+    plan->band_rows = std::clamp<int64_t>(kBandPixels / columns.in, 1, rows.in);
+    plan->most_vectors = rows.out * ceil_div(columns.out, kernels_->lanes);
+    Pieces pieces;
+    Scratch(*plan, units_, taps(), threads, &pieces);
+    plan->image_bytes = pieces.bytes();
+    if (plan->image_bytes < 0 || !checked_mul(plan->image_bytes, int64_t{plan->batch > 1 ? threads : 1}, &bytes))
+      return step_error(def_, ErrorCode::kOutOfMemory, "the scratch size overflows");
+    plan->scratch_bytes = bytes;
+    return Status::ok();
+  }
+
+  void image(RunContext& ctx, const Plan& plan, int64_t index, char* memory, int threads) const {
+    Pieces pieces(memory);
+    const Scratch scratch(plan, units_, taps(), ctx.num_threads(), &pieces);
+    const float* x = ctx.input(0).as<float>() + index * inputs_ * plan.in_pixels;
+    const int encoders = inputs_ * plan.in_pixels < kParallelWork ? 1 : threads;
+    const float largest = max_abs(ctx, x, inputs_ * plan.in_pixels, scratch, encoders);
+    const float inv = largest > 0.0f ? 127.0f / largest : 0.0f;
+    ctx.pool().parallel_for(units_, 1, encoders, [&](int64_t begin, int64_t end, int worker) {
+      float* band = scratch.bands + worker * plan.band_rows * plan.columns.in;
+      for (int64_t u = begin; u < end; ++u) quantise(plan, x, u, inv, band, scratch.planes + u * plan.unit_step);
+    });
+    place_taps(plan, scratch.taps);
+    const int64_t vectors = place_vectors(plan, scratch.vectors);
+
+    // Vectors come in groups as even as can be; a range of items is a few groups, and blocks of the first and last.
+    const int64_t groups = ceil_div(vectors, kernels_->block_vectors), blocks = static_cast<int64_t>(blocks_.size());
+    const auto group_start = [=](int64_t g) { return g * (vectors / groups) + std::min(g, vectors % groups); };
+    kernels::Int8ConvBlock b;
+    b.unit_step = plan.unit_step;
+    b.taps = scratch.taps;
+    b.tap_count = taps();
+    b.step = largest / 127.0f;
+    b.relu = activation_ == Activation::kRelu;
+    b.residual_first = residual_first_;
+    b.y_stride = plan.out_pixels;
+    const int workers = plan.work < kWorthWaking ? 1 : threads;
+    ctx.pool().parallel_for(groups * blocks, 1, workers, [&](int64_t begin, int64_t end, int) {
+      for (int64_t item = begin; item < end; ++item) {
+        const int64_t first = group_start(item / blocks), count = group_start(item / blocks + 1) - first;
+        kernels::Int8ConvBlock mine = b;
+        mine.vectors = scratch.vectors + first;
+        mine.vector_count = static_cast<int>(count);
+        block(ctx, blocks_[static_cast<size_t>(item % blocks)], index, scratch.planes, &mine);
+      }
+    });
+  }
+
+  void block(RunContext& ctx, const Block& block, int64_t image, const uint8_t* planes,
+             kernels::Int8ConvBlock* b) const {
+    const int64_t offset = (image * outputs_ + block.output) * b->y_stride;
+    const float* residual = present(4) ? ctx.input(4).as<float>() + offset : nullptr;
+    b->columns = block.columns;
+    b->pixels = planes + block.first_unit * b->unit_step;
+    b->units = block.units;
+    b->weights = static_cast<const uint8_t*>(packed_.data()) + block.weights;
+    b->starts = starts_.data() + block.output;
+    b->scale = ctx.input(2).as<float>() + block.output;
+    b->bias = ctx.input(3).as<float>() + block.output;
+    b->residual = is_simple() || residual_first_ ? residual : nullptr;
+    b->y = ctx.output(0).as_mut<float>() + offset;
+    kernels_->block(*b);
+    if (is_simple()) return;
+    const ConvVector& last = b->vectors[b->vector_count - 1];
+    const int64_t first = b->vectors->output, count = last.output + last.count - first;
+    for (int64_t at = first; at < first + b->columns * b->y_stride; at += b->y_stride) {
+      vector_->epilogue_row(b->y + at, nullptr, b->residual == nullptr && residual != nullptr ? residual + at : nullptr,
+                            activation_, false, b->y + at, count);
+    }
+  }
+
+  float max_abs(RunContext& ctx, const float* x, int64_t n, const Scratch& scratch, int threads) const {
+    std::fill(scratch.maxima, scratch.maxima + ctx.num_threads(), 0.0f);
+    ctx.pool().parallel_for(n, 1024, threads, [&](int64_t begin, int64_t end, int worker) {
+      scratch.maxima[worker] = std::max(scratch.maxima[worker], kernels_->max_abs(x + begin, end - begin));
+    });
+    return *std::max_element(scratch.maxima, scratch.maxima + ctx.num_threads());
+  }
+
+  /// Makes the plane of one unit.
+  void quantise(const Plan& plan, const float* x, int64_t unit, float inv, float* band, uint8_t* plane) const {
+    const int channels = static_cast<int>(std::min<int64_t>(kernels_->unit, inputs_ - unit * kernels_->unit));
+    const float* from = x + unit * kernels_->unit * plan.in_pixels;
+    uint32_t* words = reinterpret_cast<uint32_t*>(plane);
+    if (plan.flat) return kernels_->quantise(from, plan.in_pixels, channels, inv, plan.in_pixels, words);
+    std::fill(words, words + plan.unit_step / 4, kernels::int8_zero_word(*kernels_));
+    const int64_t width = plan.columns.in;
+    for (int64_t h = 0; h < plan.rows.in; h += plan.band_rows) {
+      const int64_t rows = std::min(plan.band_rows, plan.rows.in - h);
+      kernels_->quantise(from + h * width, plan.in_pixels, channels, inv, rows * width,
+                         reinterpret_cast<uint32_t*>(band));
+      spread(plan, band, h, rows, reinterpret_cast<float*>(plane));
+    }
+  }
+
+  /// Copies words of image rows [first, first + count) to every phase; words travel as floats.
+  void spread(const Plan& plan, const float* band, int64_t first, int64_t count, float* plane) const {
+    const Axis &rows = plan.rows, &columns = plan.columns;
+    for (int64_t p = 0; p < rows.phases; ++p) {
+      const int64_t offset = rows.residue(p) - rows.pad;  // row r of the phase is row r * stride + offset of the image
+      const int64_t low = std::max(rows.low(p), first <= offset ? 0 : ceil_div(first - offset, rows.stride));
+      const int64_t high = std::min(rows.high(p), ceil_div(std::max<int64_t>(0, first + count - offset), rows.stride));
+      for (int64_t q = 0; q < columns.phases; ++q) {
+        const int64_t begin = columns.low(q), words = columns.high(q) - begin;
+        if (words == 0) continue;
+        const int64_t pixel = begin * columns.stride + columns.residue(q) - columns.pad;
+        float* to = plane + (p * columns.phases + q) * rows.size * plan.width + begin;
+        for (int64_t r = low; r < high; ++r) {
+          const float* from = band + (r * rows.stride + offset - first) * columns.in + pixel;
+          if (columns.stride == 1) {
+            std::memcpy(to + r * plan.width, from, static_cast<size_t>(words) * sizeof(float));
+          } else {
+            dense_->gather_strided(from, columns.stride, to + r * plan.width, words);
+          }
+        }
+      }
+    }
+  }
+
+  void place_taps(const Plan& plan, int64_t* taps) const {
+    const Axis &rows = plan.rows, &columns = plan.columns;
+    for (int64_t u = 0; u < window_.kernel[0]; ++u) {
+      for (int64_t v = 0; v < window_.kernel[1]; ++v) {
+        const int64_t plane = rows.phase(u) * columns.phases + columns.phase(v);
+        const int64_t row = plane * rows.size + rows.displacement(u);
+        *taps++ = 4 * (row * plan.width + columns.displacement(v));
+      }
+    }
+  }
+
+  /// Covers the output positions with as few vectors as can be; returns how many.
+  int64_t place_vectors(const Plan& plan, ConvVector* vectors) const {
+    const int64_t lanes = kernels_->lanes, width = plan.columns.out, gap = plan.width - width;
+    ConvVector* v = vectors;
+    for (int64_t i = 0, j = 0; i < plan.rows.out; ++v) {
+      v->position = i * plan.width + j;
+      v->output = i * width + j;
+      v->mask = 0;
+      v->count = 0;
+      std::fill(v->lanes, v->lanes + ConvVector::kMostLanes, uint8_t{0});
+      for (int64_t lane = 0; lane < lanes && i < plan.rows.out;) {
+        const int64_t end = std::min(lanes, lane + width - j);
+        j += end - lane;
+        for (; lane < end; ++lane) {
+          v->mask |= 1u << lane;
+          v->lanes[v->count++] = static_cast<uint8_t>(lane);
+        }
+        if (j < width) break;
+        j = 0;
+        ++i;
+        lane += gap;
+      }
+    }
+    return v - vectors;
+  }
+
+  const Int8ConvKernels* kernels_ = nullptr;
+  const kernels::DenseKernels* dense_ = nullptr;
+  const kernels::VectorKernels* vector_ = nullptr;
+  Activation activation_ = Activation::kNone;
+  bool residual_first_ = false;
+  Window window_;
+  int64_t groups_ = 1, inputs_ = 0, outputs_ = 0, group_inputs_ = 0, units_ = 0;
+  std::vector<Block> blocks_;
+  int64_t packed_bytes_ = 0;
+  AlignedBuffer packed_;
+  std::vector<int32_t> starts_;
+};
+
+}  // namespace
+}  // namespace ops
+
+void register_int8_conv(OpRegistry& registry) { registry.add("int8_conv", ops::make<ops::Int8Conv>); }
+
+}  // namespace lutc

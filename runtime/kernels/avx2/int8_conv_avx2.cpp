@@ -1,0 +1,159 @@
+// Int8 convolution with AVX2: vpmaddwd multiplies two int16 pixels by two int16 weights in each lane; nothing
+// saturates.
+//
+// The multiply-adds are volatile asm: gcc would otherwise reorder the unrolled block until it spills.
+#include <immintrin.h>
+
+#include "kernels/int8_conv.h"
+
+namespace lutc::kernels {
+namespace {
+
+constexpr int kUnit = 2;
+constexpr int kLanes = 8;
+constexpr int kVectors = 2;
+constexpr int kColumns = 6;
+
+#define LUTC_INLINE __attribute__((always_inline)) inline
+
+/// A mask of the first n lanes, 0 <= n <= 8.
+LUTC_INLINE __m256i first(int64_t n) {
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), lane);
+}
+
+float max_abs(const float* x, int64_t n) {
+  const __m256 sign = _mm256_set1_ps(-0.0f);
+  __m256 most[4] = {};
+  int64_t i = 0;
+  for (; i + 32 <= n; i += 32) {
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; ++k)
+      most[k] = _mm256_max_ps(most[k], _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i + 8 * k)));
+  }
+  for (; i < n; i += 8) {
+    const __m256 v = _mm256_maskload_ps(x + i, first(n - i < 8 ? n - i : 8));
+    most[0] = _mm256_max_ps(most[0], _mm256_andnot_ps(sign, v));
+  }
+  const __m256 all = _mm256_max_ps(_mm256_max_ps(most[0], most[1]), _mm256_max_ps(most[2], most[3]));
+  __m128 m = _mm_max_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
+  m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+  return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+}
+
+LUTC_INLINE __m256i quantise_channel(__m256 x, __m256 inv) {
+  const __m256 scaled = _mm256_mul_ps(x, inv);
+  const __m256 clipped = _mm256_min_ps(_mm256_max_ps(scaled, _mm256_set1_ps(-127.0f)), _mm256_set1_ps(127.0f));
+  return _mm256_cvtps_epi32(clipped);
+}
+
+void quantise(const float* x, int64_t channel_stride, int channels, float inv, int64_t n, uint32_t* words) {
+  const __m256 scale = _mm256_set1_ps(inv);
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const __m256i mask = first(n - i < kLanes ? n - i : kLanes);
+    const __m256i low = quantise_channel(_mm256_maskload_ps(x + i, mask), scale);
+    __m256i high = _mm256_setzero_si256();
+    if (channels == kUnit) high = quantise_channel(_mm256_maskload_ps(x + channel_stride + i, mask), scale);
+    const __m256i word = _mm256_blend_epi16(low, _mm256_slli_epi32(high, 16), 0xaa);
+    _mm256_maskstore_epi32(reinterpret_cast<int*>(words + i), mask, word);
+  }
+}
+
+LUTC_INLINE void multiply_add(__m256i& acc, __m256i pixels, __m256i weights) {
+  __m256i product;
+  asm volatile(
+      "vpmaddwd %3, %2, %1\n\t"
+      "vpaddd %1, %0, %0"
+      : "+x"(acc), "=&x"(product)
+      : "x"(pixels), "x"(weights));
+}
+
+LUTC_INLINE __m256i broadcast(const uint8_t* p) {
+  __m256i word;
+  asm volatile("vpbroadcastd %1, %0" : "=x"(word) : "m"(*reinterpret_cast<const uint8_t (*)[4]>(p)));
+  return word;
+}
+
+LUTC_INLINE void finish(const Int8ConvBlock& b, const ConvVector& v, int column, __m256i acc, __m256 scale,
+                        __m256 bias) {
+  __m256 y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc), scale, bias);
+  const __m256i order = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(v.lanes)));
+  y = _mm256_permutevar8x32_ps(y, order);
+  const __m256i mask = first(v.count);
+  const int64_t at = column * b.y_stride + v.output;
+  const __m256 zero = _mm256_setzero_ps();
+  if (b.residual != nullptr) {
+    const __m256 residual = _mm256_maskload_ps(b.residual + at, mask);
+    if (b.relu && !b.residual_first) y = _mm256_max_ps(zero, y);
+    y = _mm256_add_ps(y, residual);
+    if (b.relu && b.residual_first) y = _mm256_max_ps(zero, y);
+  } else if (b.relu) {
+    y = _mm256_max_ps(zero, y);
+  }
+  _mm256_maskstore_ps(b.y + at, mask, y);
+}
+
+template <int kP, int kN>
+void sum(const Int8ConvBlock& b) {
+  __m256i acc[kP][kN];
+  const uint8_t* at[kP];
+#pragma GCC unroll 2
+  for (int p = 0; p < kP; ++p) at[p] = b.pixels + 4 * b.vectors[p].position;
+#pragma GCC unroll 6
+  for (int n = 0; n < kN; ++n) {
+    const __m256i start = _mm256_set1_epi32(b.starts[n]);
+#pragma GCC unroll 2
+    for (int p = 0; p < kP; ++p) acc[p][n] = start;
+  }
+  const uint8_t* weights = b.weights;
+  for (int64_t u = 0; u < b.units; ++u) {
+    for (int64_t t = 0; t < b.tap_count; ++t) {
+      const int64_t tap = b.taps[t];
+      __m256i pixels[kP];
+#pragma GCC unroll 2
+      for (int p = 0; p < kP; ++p) pixels[p] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at[p] + tap));
+#pragma GCC unroll 6
+      for (int n = 0; n < kN; ++n) {
+        const __m256i weight = broadcast(weights + 4 * n);
+#pragma GCC unroll 2
+        for (int p = 0; p < kP; ++p) multiply_add(acc[p][n], pixels[p], weight);
+      }
+      weights += 4 * kN;
+    }
+#pragma GCC unroll 2
+    for (int p = 0; p < kP; ++p) at[p] += b.unit_step;
+  }
+#pragma GCC unroll 6
+  for (int n = 0; n < kN; ++n) {
+    const __m256 scale = _mm256_set1_ps(b.step * b.scale[n]), bias = _mm256_set1_ps(b.bias[n]);
+#pragma GCC unroll 2
+    for (int p = 0; p < kP; ++p) finish(b, b.vectors[p], n, acc[p][n], scale, bias);
+  }
+}
+
+template <int kP>
+void columns(const Int8ConvBlock& b) {
+  switch (b.columns) {
+    case 1:
+      return sum<kP, 1>(b);
+    case 2:
+      return sum<kP, 2>(b);
+    case 3:
+      return sum<kP, 3>(b);
+    case 4:
+      return sum<kP, 4>(b);
+    case 5:
+      return sum<kP, 5>(b);
+    default:
+      return sum<kP, 6>(b);
+  }
+}
+
+void block(const Int8ConvBlock& b) { b.vector_count == 1 ? columns<1>(b) : columns<2>(b); }
+
+}  // namespace
+
+extern const Int8ConvKernels kInt8ConvAvx2;
+const Int8ConvKernels kInt8ConvAvx2 = {kUnit, kLanes, kVectors, kColumns, max_abs, quantise, block};
+
+}  // namespace lutc::kernels

@@ -1,0 +1,176 @@
+// Int8 convolution with VNNI: vpdpbusd multiplies four unsigned pixels by four signed weights in each lane.
+//
+// The multiply-adds are volatile asm: gcc would otherwise reorder the unrolled block until it spills (see
+// lookup_avx512.cpp).
+#include "kernels/avx512/intrinsics.h"
+#include "kernels/int8_conv.h"
+
+namespace lutc::kernels {
+namespace {
+
+constexpr int kUnit = 4;
+constexpr int kLanes = 16;
+constexpr int kVectors = 4;
+constexpr int kColumns = 6;
+
+#define LUTC_INLINE __attribute__((always_inline)) inline
+
+LUTC_INLINE __mmask16 first(int64_t n) { return static_cast<__mmask16>((1u << n) - 1u); }
+
+float max_abs(const float* x, int64_t n) {
+  __m512 most[4] = {};
+  int64_t i = 0;
+  for (; i + 64 <= n; i += 64) {
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; ++k) most[k] = _mm512_max_ps(most[k], _mm512_abs_ps(_mm512_loadu_ps(x + i + 16 * k)));
+  }
+  for (; i < n; i += 16) {
+    const __mmask16 mask = n - i < 16 ? first(n - i) : static_cast<__mmask16>(-1);
+    most[0] = _mm512_max_ps(most[0], _mm512_abs_ps(_mm512_maskz_loadu_ps(mask, x + i)));
+  }
+  return _mm512_reduce_max_ps(_mm512_max_ps(_mm512_max_ps(most[0], most[1]), _mm512_max_ps(most[2], most[3])));
+}
+
+LUTC_INLINE __m512i quantise_channel(const float* x, __mmask16 mask, __m512 inv) {
+  const __m512 scaled = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, x), inv);
+  const __m512 clipped = _mm512_min_ps(_mm512_max_ps(scaled, _mm512_set1_ps(-127.0f)), _mm512_set1_ps(127.0f));
+  return _mm512_cvtps_epi32(clipped);
+}
+
+template <int kChannels>
+void quantise_channels(const float* x, int64_t stride, float inv, int64_t n, uint32_t* words) {
+  const __m512 scale = _mm512_set1_ps(inv);
+  // In each 128-bit lane: byte 4 c + i to byte 4 i + c.
+  const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const __mmask16 mask = n - i < kLanes ? first(n - i) : static_cast<__mmask16>(-1);
+    __m512i q[kUnit] = {};
+#pragma GCC unroll 4
+    for (int c = 0; c < kChannels; ++c) q[c] = quantise_channel(x + c * stride + i, mask, scale);
+    const __m512i bytes = _mm512_packs_epi16(_mm512_packs_epi32(q[0], q[1]), _mm512_packs_epi32(q[2], q[3]));
+    const __m512i word = _mm512_xor_si512(_mm512_shuffle_epi8(bytes, order), _mm512_set1_epi8(-128));
+    _mm512_mask_storeu_epi32(words + i, mask, word);
+  }
+}
+
+void quantise(const float* x, int64_t channel_stride, int channels, float inv, int64_t n, uint32_t* words) {
+  switch (channels) {
+    case 1:
+      return quantise_channels<1>(x, channel_stride, inv, n, words);
+    case 2:
+      return quantise_channels<2>(x, channel_stride, inv, n, words);
+    case 3:
+      return quantise_channels<3>(x, channel_stride, inv, n, words);
+    default:
+      return quantise_channels<4>(x, channel_stride, inv, n, words);
+  }
+}
+
+LUTC_INLINE void multiply_add(__m512i& acc, __m512i pixels, __m512i weights) {
+  asm volatile("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(pixels), "v"(weights));
+}
+
+/// Broadcasts the word at p; volatile so that loads of later columns are not done first.
+LUTC_INLINE __m512i broadcast(const uint8_t* p) {
+  __m512i word;
+  asm volatile("vpbroadcastd %1, %0" : "=v"(word) : "m"(*reinterpret_cast<const uint8_t (*)[4]>(p)));
+  return word;
+}
+
+LUTC_INLINE void finish(const Int8ConvBlock& b, const ConvVector& v, int column, __m512i acc, __m512 scale,
+                        __m512 bias) {
+  __m512 y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc), scale, bias);
+  y = _mm512_maskz_compress_ps(static_cast<__mmask16>(v.mask), y);
+  const __mmask16 mask = first(v.count);
+  const int64_t at = column * b.y_stride + v.output;
+  const __m512 zero = _mm512_setzero_ps();
+  if (b.residual != nullptr) {
+    const __m512 residual = _mm512_maskz_loadu_ps(mask, b.residual + at);
+    if (b.residual_first) {
+      y = _mm512_add_ps(y, residual);
+      if (b.relu) y = _mm512_max_ps(zero, y);
+    } else {
+      if (b.relu) y = _mm512_max_ps(zero, y);
+      y = _mm512_add_ps(y, residual);
+    }
+  } else if (b.relu) {
+    y = _mm512_max_ps(zero, y);
+  }
+  _mm512_mask_storeu_ps(b.y + at, mask, y);
+}
+
+template <int kP, int kN>
+void sum(const Int8ConvBlock& b) {
+  __m512i acc[kP][kN];
+  const uint8_t* at[kP];
+#pragma GCC unroll 4
+  for (int p = 0; p < kP; ++p) at[p] = b.pixels + 4 * b.vectors[p].position;
+#pragma GCC unroll 6
+  for (int n = 0; n < kN; ++n) {
+    const __m512i start = _mm512_set1_epi32(b.starts[n]);
+#pragma GCC unroll 4
+    for (int p = 0; p < kP; ++p) acc[p][n] = start;
+  }
+  const uint8_t* weights = b.weights;
+  for (int64_t u = 0; u < b.units; ++u) {
+    for (int64_t t = 0; t < b.tap_count; ++t) {
+      const int64_t tap = b.taps[t];
+      __m512i pixels[kP];
+#pragma GCC unroll 4
+      for (int p = 0; p < kP; ++p) pixels[p] = _mm512_loadu_si512(at[p] + tap);
+#pragma GCC unroll 6
+      for (int n = 0; n < kN; ++n) {
+        const __m512i weight = broadcast(weights + 4 * n);
+#pragma GCC unroll 4
+        for (int p = 0; p < kP; ++p) multiply_add(acc[p][n], pixels[p], weight);
+      }
+      weights += 4 * kN;
+    }
+#pragma GCC unroll 4
+    for (int p = 0; p < kP; ++p) at[p] += b.unit_step;
+  }
+#pragma GCC unroll 6
+  for (int n = 0; n < kN; ++n) {
+    const __m512 scale = _mm512_set1_ps(b.step * b.scale[n]), bias = _mm512_set1_ps(b.bias[n]);
+#pragma GCC unroll 4
+    for (int p = 0; p < kP; ++p) finish(b, b.vectors[p], n, acc[p][n], scale, bias);
+  }
+}
+
+template <int kP>
+void columns(const Int8ConvBlock& b) {
+  switch (b.columns) {
+    case 1:
+      return sum<kP, 1>(b);
+    case 2:
+      return sum<kP, 2>(b);
+    case 3:
+      return sum<kP, 3>(b);
+    case 4:
+      return sum<kP, 4>(b);
+    case 5:
+      return sum<kP, 5>(b);
+    default:
+      return sum<kP, 6>(b);
+  }
+}
+
+void block(const Int8ConvBlock& b) {
+  switch (b.vector_count) {
+    case 1:
+      return columns<1>(b);
+    case 2:
+      return columns<2>(b);
+    case 3:
+      return columns<3>(b);
+    default:
+      return columns<4>(b);
+  }
+}
+
+}  // namespace
+
+extern const Int8ConvKernels kInt8ConvAvx512;
+const Int8ConvKernels kInt8ConvAvx512 = {kUnit, kLanes, kVectors, kColumns, max_abs, quantise, block};
+
+}  // namespace lutc::kernels

@@ -1,0 +1,68 @@
+// Dense int8 convolution: quantising images, and sums over planes of quantised pixels.
+//
+// A plane holds, for each position, a *unit* of channels in one 32-bit word: four bytes (q + 128) where the ISA
+// multiplies bytes, two int16 elsewhere. Planes have borders of zeros, and one part for each phase of the strides, so
+// that a tap is a displacement: the words of consecutive outputs lie side by side at any tap. Lanes are outputs of one
+// row or of several; weights are broadcast.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/kernel_table.h"
+
+namespace lutc::kernels {
+
+/// The outputs of one vector: lane l reads the word `position` + l. The lanes that are outputs, the others being
+/// between rows, lie side by side in the result from `output` on.
+struct ConvVector {
+  static constexpr int kMostLanes = 16;
+  int64_t position;
+  int64_t output;
+  uint32_t mask;              ///< of the lanes that are outputs; lane 0 is one
+  int32_t count;              ///< how many these are
+  uint8_t lanes[kMostLanes];  ///< which ones, in order; any lane beyond `count`
+};
+
+/// A few vectors of positions times a few output channels, over all units and taps:
+/// y = relu(residual + float(acc) * (step * scale) + bias), or the residual after the relu.
+struct Int8ConvBlock {
+  const ConvVector* vectors = nullptr;
+  int vector_count = 0;             ///< 1 .. Int8ConvKernels::block_vectors
+  int columns = 0;                  ///< 1 .. Int8ConvKernels::block_columns
+  const uint8_t* pixels = nullptr;  ///< plane of the first unit
+  int64_t unit_step = 0;            ///< bytes from one unit's plane to the next
+  int64_t units = 0;
+  const int64_t* taps = nullptr;  ///< [tap_count] displacement in bytes
+  int64_t tap_count = 0;
+  const uint8_t* weights = nullptr;  ///< [unit][tap][column] words
+  const int32_t* starts = nullptr;   ///< [column] what sums begin with: it undoes the offset of the pixels
+  float step = 0;
+  const float* scale = nullptr;  ///< [column], as bias
+  const float* bias = nullptr;
+  bool relu = false;
+  bool residual_first = false;
+  const float* residual = nullptr;  ///< laid out as y, or null
+  float* y = nullptr;               ///< of the first column
+  int64_t y_stride = 0;             ///< from one column to the next
+};
+
+struct Int8ConvKernels {
+  int unit;           ///< channels of a word: 4 (uint8, offset by 128) or 2 (int16)
+  int lanes;          ///< words of one vector
+  int block_vectors;  ///< most vectors of a block
+  int block_columns;  ///< most output channels of a block
+
+  /// Largest |x[i]|; 0 when n == 0. Unspecified when there is a NaN.
+  float (*max_abs)(const float* x, int64_t n);
+  /// Words of n pixels: int8(rint(clip(x * inv, -127, 127))) of `channels` (1 .. unit) channels, zeros for the rest.
+  void (*quantise)(const float* x, int64_t channel_stride, int channels, float inv, int64_t n, uint32_t* words);
+  void (*block)(const Int8ConvBlock& block);
+};
+
+/// The word that means zero in every channel.
+inline uint32_t int8_zero_word(const Int8ConvKernels& kernels) { return kernels.unit == 4 ? 0x80808080u : 0; }
+
+/// Never null; falls back to the scalar table when the library was built without this ISA.
+const Int8ConvKernels* int8_conv_kernels(Isa isa);
+
+}  // namespace lutc::kernels

@@ -1,0 +1,242 @@
+"""The dense int8 convolution against a plain one in numpy, on every ISA: integers exactly, floats up to rounding."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.one_step import ISAS, run_step
+
+isas = st.sampled_from(ISAS)
+ACTIVATIONS = {
+    "none": lambda v: v,
+    "relu": lambda v: np.maximum(v, 0),
+    "silu": lambda v: v / (1 + np.exp(-np.maximum(v, -700))),
+}
+
+
+def normal(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def weights(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-127, 128, shape).astype(np.int8)
+
+
+def quantise(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Integers of a batch of images and each image's largest magnitude, float32 [B, 1, 1, 1]."""
+    largest = np.abs(x).max(axis=(1, 2, 3), keepdims=True)
+    inv = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
+    return np.rint(np.clip(x * inv, -127, 127)).astype(np.int64), largest
+
+
+def sums(q: np.ndarray, w: np.ndarray, attrs: dict) -> np.ndarray:
+    """The convolution of integers, int64: one product per tap."""
+    strides, dilations = attrs.get("strides", [1, 1]), attrs.get("dilations", [1, 1])
+    top, left, bottom, right = attrs.get("pads", [0] * 4)
+    group, (outputs, _, kh, kw) = attrs.get("group", 1), w.shape
+    q = np.pad(q, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    out = [(q.shape[2 + d] - (w.shape[2 + d] - 1) * dilations[d] - 1) // strides[d] + 1 for d in range(2)]
+    acc = np.zeros((len(q), outputs, *out))
+    for u in range(kh):
+        for v in range(kw):
+            rows = slice(u * dilations[0], u * dilations[0] + (out[0] - 1) * strides[0] + 1, strides[0])
+            columns = slice(v * dilations[1], v * dilations[1] + (out[1] - 1) * strides[1] + 1, strides[1])
+            x = q[:, :, rows, columns].reshape(len(q), group, -1, *out).astype(np.float64)
+            tap = w[:, :, u, v].reshape(group, outputs // group, -1).astype(np.float64)
+            acc += np.einsum("bgchw,gnc->bgnhw", x, tap).reshape(acc.shape)  # exact: far below 2^53
+    return acc.astype(np.int64)
+
+
+def expected(x, w, scale, bias, residual, attrs) -> np.ndarray:
+    q, largest = quantise(x)
+    y = sums(q, w, attrs) * (largest / 127.0 * scale[:, None, None].astype(np.float64)) + bias[:, None, None]
+    act = ACTIVATIONS[attrs.get("activation", "none")]
+    if residual is None:
+        return act(y)
+    return act(y + residual) if attrs.get("activation_after_residual") else act(y) + residual
+
+
+def check(x, w, attrs, *, isa, threads=1, residual=False) -> None:
+    outputs = len(w)
+    ones, zeros = np.ones(outputs, np.float32), np.zeros(outputs, np.float32)
+    plain = {k: v for k, v in attrs.items() if not k.startswith("activation")}
+    (y,) = run_step("int8_conv", [x, w, ones, zeros], plain, constant=[1, 2, 3], isa=isa, threads=threads)
+    q, largest = quantise(x)
+    acc = sums(q, w, plain)
+    assert y.shape == acc.shape
+    np.testing.assert_array_equal(np.rint(y / np.where(largest > 0, largest / 127.0, 1)), acc)
+    scale, bias = np.abs(normal(5, outputs)) + np.float32(0.1), normal(6, outputs) * 100
+    r = normal(7, *y.shape) * 1000 if residual else None
+    (ours,) = run_step("int8_conv", [x, w, scale, bias, r], attrs, constant=[1, 2, 3], isa=isa, threads=threads)
+    np.testing.assert_allclose(ours, expected(x, w, scale, bias, r, attrs), rtol=1e-5, atol=2e-2)
+
+
+@st.composite
+def problems(draw):
+    kernel = draw(st.lists(st.integers(1, 4), min_size=2, max_size=2))
+    strides = draw(st.lists(st.integers(1, 3), min_size=2, max_size=2))
+    dilations = draw(st.lists(st.integers(1, 3), min_size=2, max_size=2))
+    pads = draw(st.lists(st.integers(0, 4), min_size=4, max_size=4))
+    extent = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    image = [
+        max(e - pads[i] - pads[i + 2], 1) + draw(st.sampled_from([0, 1, 2, 5, 8, 13, 21, 37]))
+        for i, e in enumerate(extent)
+    ]
+    group = draw(st.sampled_from([1, 1, 1, 2, 3, 5, 8]))
+    inputs, outputs = draw(st.sampled_from([(1, 1), (1, 2), (2, 1), (3, 7), (8, 16), (2, 15), (5, 6), (16, 3)]))
+    attrs = {"kernel_shape": kernel, "strides": strides, "dilations": dilations, "pads": pads, "group": group}
+    attrs["activation"] = draw(st.sampled_from(sorted(ACTIVATIONS)))
+    attrs["activation_after_residual"] = draw(st.integers(0, 1))
+    batch = draw(st.integers(1, 3))
+    x = normal(draw(st.integers(0, 99)), batch, inputs * group, *image)
+    x *= np.float32(10) ** np.arange(batch, dtype=np.float32)[:, None, None, None]  # every image has its range
+    return x, weights(2, outputs * group, inputs, *kernel), attrs
+
+
+@settings(max_examples=300)
+@given(problem=problems(), isa=isas, threads=st.sampled_from([1, 2]), residual=st.booleans())
+def test_against_numpy(problem, isa, threads, residual):
+    x, w, attrs = problem
+    check(x, w, attrs, isa=isa, threads=threads, residual=residual)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    ("channels", "outputs", "size", "kernel", "group"),
+    [
+        (16, 16, 32, 3, 1),
+        (64, 64, 8, 3, 1),
+        (3, 64, 33, 7, 1),
+        (64, 130, 15, 1, 1),
+        (96, 96, 20, 3, 96),
+        (32, 6, 1, 1, 1),
+    ],
+)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_of_model_sizes(isa, threads, channels, outputs, size, kernel, group, stride):
+    x, w = normal(1, 2, channels, size, size), weights(2, outputs, channels // group, kernel, kernel)
+    attrs = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [kernel // 2] * 4, "group": group}
+    check(x, w, attrs, isa=isa, threads=threads)
+    check(x[:1], w, attrs, isa=isa, threads=threads)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_sums_reach_the_limit(isa):
+    """The largest depth the limit allows, all products of one sign: about 2^31."""
+    x, w = np.full((1, 133144, 1, 1), 3, np.float32), np.full((2, 133144, 1, 1), -127, np.int8)
+    w[1] = 127
+    unit, zeros = np.full(2, 127 / 3, np.float32), np.zeros(2, np.float32)
+    (y,) = run_step("int8_conv", [x, w, unit, zeros], {}, constant=[1], isa=isa)
+    np.testing.assert_allclose(y.ravel(), np.array([-1, 1]) * 133144 * 127 * 127, rtol=1e-6)
+    with pytest.raises(Exception, match="2\\^31"):
+        run_step("int8_conv", [x, np.pad(w, ((0, 0), (0, 1), (0, 0), (0, 0))), unit, zeros], {}, constant=[1])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("after", [0, 1])
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+def test_residual_and_activation(isa, after, activation):
+    attrs = {"pads": [1, 1, 1, 1], "activation": activation, "activation_after_residual": after}
+    check(normal(1, 2, 6, 9, 11), weights(2, 7, 6, 3, 3), attrs, isa=isa, residual=True)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_zero_and_empty_images(isa):
+    w, scale, bias = weights(2, 5, 3, 3, 3), np.ones(5, np.float32), normal(3, 5)
+    x = np.zeros((2, 3, 4, 4), np.float32)
+    x[1] = normal(1, 3, 4, 4)
+    (y,) = run_step("int8_conv", [x, w, scale, bias], {"pads": [1, 1, 1, 1]}, constant=[1], isa=isa)
+    np.testing.assert_array_equal(y[0], np.broadcast_to(bias[:, None, None], (5, 4, 4)))
+    assert np.ptp(y[1]) > 1
+    (y,) = run_step("int8_conv", [x[:0], w, scale, bias], {"pads": [1, 1, 1, 1]}, constant=[1], isa=isa)
+    assert y.shape == (0, 5, 4, 4)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_ties_go_to_even_and_one_rounding_precedes_them(isa):
+    """With a largest magnitude of 127 the integers are the rounded inputs."""
+    x = np.array([127, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 126.5, -126.5, 3.4999998], np.float32).reshape(1, 1, 1, -1)
+    one = np.ones(1, np.float32)
+    (y,) = run_step("int8_conv", [x, np.ones((1, 1, 1, 1), np.int8), one, one * 0], {}, constant=[1], isa=isa)
+    np.testing.assert_array_equal(y.ravel(), [127, 0, 2, 2, 0, -2, -2, 126, -126, 3])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_not_a_number_harms_its_own_image_only(isa):
+    x, w, scale = normal(1, 2, 3, 6, 6), weights(2, 5, 3, 3, 3), np.ones(5, np.float32)
+    (clean,) = run_step("int8_conv", [x, w, scale, scale], {}, constant=[1], isa=isa)
+    x[0, 0, 2, 2], x[0, 1, 1, 1], x[0, 2, 0, 0] = np.nan, np.inf, -np.inf
+    (y,) = run_step("int8_conv", [x, w, scale, scale], {}, constant=[1], isa=isa)
+    np.testing.assert_array_equal(y[1], clean[1])
+
+
+IMAGE, WEIGHT = (1, 2, 5, 5), (2, 2, 3, 3)
+HOSTILE = [
+    ({"strides": [0, 1]}, "strides"),
+    ({"strides": [1]}, "strides"),
+    ({"dilations": [-1, 1]}, "dilations"),
+    ({"dilations": [2**40, 1]}, "dilations"),
+    ({"dilations": [9, 9]}, "does not fit"),
+    ({"pads": [-1, 0, 0, 0]}, "pads"),
+    ({"pads": [2**62] * 4}, "pads"),
+    ({"pads": [1, 1]}, "pads"),
+    ({"group": 0}, "group"),
+    ({"group": 2}, "channels"),
+    ({"group": 3}, "group"),
+    ({"group": 2**62}, "group"),
+    ({"kernel_shape": [2, 3]}, "kernel_shape"),
+    ({"kernel_shape": [3]}, "kernel_shape"),
+    ({"ceil_mode": 1}, "ceil_mode"),
+    ({"activation": "maybe"}, "maybe"),
+]
+
+
+@pytest.mark.parametrize(("attrs", "message"), HOSTILE)
+def test_hostile_attributes_are_refused(attrs, message):
+    one = np.ones(2, np.float32)
+    with pytest.raises(Exception, match=message):
+        run_step("int8_conv", [normal(1, *IMAGE), weights(2, *WEIGHT), one, one], attrs, constant=[1])
+
+
+@pytest.mark.parametrize(
+    ("image", "weight", "scale", "residual"),
+    [
+        ((1, 3, 5, 5), WEIGHT, 2, None),
+        ((1, 2, 5), WEIGHT, 2, None),
+        ((1, 2, 0, 5), WEIGHT, 2, None),
+        (IMAGE, (2, 2, 6, 3), 2, None),
+        (IMAGE, (2, 2, 3), 2, None),
+        (IMAGE, (2, 0, 3, 3), 2, None),
+        (IMAGE, (0, 2, 3, 3), 0, None),
+        (IMAGE, WEIGHT, 3, None),
+        (IMAGE, WEIGHT, 2, (1, 2, 3, 4)),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(image, weight, scale, residual):
+    s = np.ones(scale, np.float32)
+    r = None if residual is None else normal(3, *residual)
+    with pytest.raises(Exception, match="step 'step'"):
+        run_step("int8_conv", [normal(1, *image), weights(2, *weight), s, s, r], {}, constant=[1])
+
+
+def test_weights_must_be_constant_bytes():
+    one = np.ones(2, np.float32)
+    with pytest.raises(Exception, match="constant"):
+        run_step("int8_conv", [normal(1, *IMAGE), weights(2, *WEIGHT), one, one], {})
+    with pytest.raises(Exception, match="i8"):
+        run_step("int8_conv", [normal(1, *IMAGE), weights(2, *WEIGHT).view(np.uint8), one, one], {}, constant=[1])
+
+
+@pytest.mark.parametrize("pad", [2**20, 2**28])
+def test_huge_pads_meet_the_memory_limit(pad):
+    one = np.ones(2, np.float32)
+    with pytest.raises(Exception, match=r"(?i)memory|bytes|limit|large|too many"):
+        run_step(
+            "int8_conv",
+            [normal(1, *IMAGE), weights(2, *WEIGHT), one, one],
+            {"pads": [pad] * 4},
+            constant=[1],
+            memory_limit=2**30,
+        )
