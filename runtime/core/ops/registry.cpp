@@ -4,11 +4,11 @@
 namespace lutc {
 
 // Declarations: one `void register_<file>(OpRegistry&);` per file.
+void register_attention(OpRegistry&);
 void register_binary(OpRegistry&);
 void register_cast(OpRegistry&);
 void register_concat_split(OpRegistry&);
 void register_cum_sum(OpRegistry&);
-void register_dense_attention(OpRegistry&);
 void register_dense_conv(OpRegistry&);
 void register_dense_conv_transpose(OpRegistry&);
 void register_dense_matmul(OpRegistry&);
@@ -36,11 +36,11 @@ namespace {
 
 OpRegistry make_registry() {
   OpRegistry registry;
+  register_attention(registry);
   register_binary(registry);
   register_cast(registry);
   register_concat_split(registry);
   register_cum_sum(registry);
-  register_dense_attention(registry);
   register_dense_conv(registry);
   register_dense_conv_transpose(registry);
   register_dense_matmul(registry);

@@ -1,0 +1,64 @@
+// One head of attention: its keys and values packed once, then blocks of query rows. In float32 and with integer
+// products; both work in scratch memory alone.
+#pragma once
+
+#include "core/ops/dense_gemm.h"
+#include "kernels/attention.h"
+
+namespace lutc::ops {
+
+struct HeadShape {
+  int64_t queries, keys, size, value_size;         ///< L, S, d, dv
+  int64_t q_stride, k_stride, v_stride, y_stride;  ///< from one position to the next
+};
+
+/// The mask of one head: its row for query r starts at first + r * query_stride.
+struct HeadMask {
+  const float* first = nullptr;  ///< null: no mask
+  int64_t query_stride = 0;
+  int64_t key_stride = 0;  ///< 0: one value for a whole row
+
+  /// `keys` values, or null when there is nothing to add; room holds as many.
+  const float* row(int64_t query, int64_t keys, float* room) const;
+};
+
+/// Both kinds of head: `pack(k, v)`, then `run(q, mask, first, rows, y)` for queries [first, first + rows); q, y and
+/// the mask start at query 0.
+class FloatHead {
+ public:
+  FloatHead(const HeadShape& shape, float scale, bool few_queries, const kernels::KernelTable& kernels, Pieces* pieces);
+  void pack(const float* k, const float* v);
+  void run(const float* q, const HeadMask& mask, int64_t first, int64_t rows, float* y) const;
+
+ private:
+  void block(const float* q, const HeadMask& mask, int64_t first, int64_t rows, float* y) const;
+
+  const kernels::DenseKernels* dense_;
+  const kernels::VectorKernels* vector_;
+  HeadShape shape_;
+  float scale_;
+  bool direct_;  ///< few queries: keys and values are read in place
+  int64_t block_, score_stride_;
+  float *scores_, *mask_, *packed_keys_ = nullptr, *packed_values_ = nullptr;
+  const float *k_ = nullptr, *v_ = nullptr;
+};
+
+class QuantisedHead {
+ public:
+  QuantisedHead(const HeadShape& shape, float scale, const kernels::KernelTable& kernels, Pieces* pieces);
+  void pack(const float* k, const float* v);
+  void run(const float* q, const HeadMask& mask, int64_t first, int64_t rows, float* y) const;
+
+ private:
+  int16_t* halves(Pieces* pieces, int64_t pairs) { return reinterpret_cast<int16_t*>(pieces->floats(pairs)); }
+
+  const kernels::AttentionKernels* kernels_;
+  HeadShape shape_;
+  float scale_;
+  int64_t pairs_, score_stride_, weight_stride_;
+  int16_t *q_, *keys_, *values_, *weights_;
+  float *query_steps_, *key_steps_, *value_steps_, *inverses_, *mask_;
+  int32_t* sums_;
+};
+
+}  // namespace lutc::ops
