@@ -23,13 +23,14 @@ struct Epilogue {
   bool activation_after_residual = false;
 };
 
-/// What fills some lanes of one vector of an im2col panel: lane i in [low, high) is pixel offset + i * stride of the
-/// channel.
-struct PanelRun {
-  int32_t place;      ///< of the vector's lane 0 within the rows of a channel
-  int32_t low, high;  ///< equal: nothing but zeros
-  int32_t fresh;      ///< the first run of its vector: the other lanes become zero
-  int64_t offset;
+/// How `expand` copies an image for `direct`: a channel becomes [columns][phases][rows][out_width] floats. Row r of
+/// phase q of column v holds the pixels that tap (q, v) of the outputs of row first_row + r meets, zeros outside the
+/// image; tap u finds its rows in phase u % phases, u * row_dilation / row_stride rows further down.
+struct Expansion {
+  int64_t in_height, in_width;
+  int64_t columns, column_stride, column_dilation, left;  ///< taps along a row; pixels of padding to the left
+  int64_t phases, row_stride, row_dilation, top;
+  int64_t first_row, rows, out_width;
 };
 
 struct DenseKernels {
@@ -51,14 +52,19 @@ struct DenseKernels {
 
   /// y[i] = x[i * stride], n values.
   void (*gather_strided)(const float* x, int64_t stride, float* y, int64_t n);
-  /// Fills one im2col panel, [channels * taps][panel_columns], from an image whose channel c starts at x + c *
-  /// channel_stride. The runs cover each vector of a channel's rows, every one beginning with a fresh run.
-  void (*fill_panel)(const float* x, int64_t channel_stride, int64_t channels, int64_t taps, const PanelRun* runs,
-                     int64_t run_count, int64_t stride, float* panel);
-  /// One output row of a depthwise convolution: y[j] = bias + sum over taps (u, v) of w[u * kw + v] *
-  /// rows[u][tap_offsets[v] + j].
-  void (*depthwise_row)(const float* const* rows, const float* w, int64_t kh, int64_t kw, const int64_t* tap_offsets,
-                        float bias, float* y, int64_t n);
+
+  int direct_rows;     ///< outputs that a register block of `direct` holds at most
+  int direct_columns;  ///< positions of such a block
+
+  /// Packs w[outputs][terms] (row stride terms) for `direct`: blocks of `block` outputs, each [terms][outputs of the
+  /// block].
+  void (*pack_direct)(const float* w, int64_t outputs, int64_t terms, int64_t block, float* packed);
+  /// Implicit product: y[o * ldy + p] = epilogue(sum over t of w[o][t] * x[offsets[t] + p]) for p in [0, positions).
+  /// block: at most direct_rows. With fewer positions than lanes, x is read `lanes` floats wide all the same.
+  void (*direct)(const float* x, const int64_t* offsets, int64_t terms, const float* packed, int64_t outputs,
+                 int64_t block, int64_t positions, float* y, int64_t ldy, const Epilogue& epilogue);
+  /// The copies of `channels` channels, channel_stride apart, one after the other.
+  void (*expand)(const float* x, int64_t channel_stride, int64_t channels, const Expansion& how, float* y);
 };
 
 /// Floats of a packed k x n matrix.

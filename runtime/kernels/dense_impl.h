@@ -311,63 +311,17 @@ void gather_strided(const float* x, int64_t stride, float* y, int64_t n) {
     store_columns(y + i, load_pixels(x + i * stride, stride, 0, min_of(W, n - i)), n - i);
 }
 
-template <int kStride>
-void fill_panel_strided(const float* x, int64_t channel_stride, int64_t channels, int64_t taps, const PanelRun* runs,
-                        int64_t run_count, int64_t stride, float* panel) {
-  for (int64_t c = 0; c < channels; ++c, x += channel_stride, panel += taps * kPanel) {
-    for (int64_t r = 0; r < run_count; ++r) {
-      const PanelRun& run = runs[r];
-      float* y = panel + run.place;
-      const Float pixels = load_pixels(x + run.offset, kStride != 0 ? kStride : stride, run.low, run.high);
-      V::store(y, run.fresh != 0 ? pixels : V::add(V::load(y), pixels));  // lanes not set yet are zero
-    }
-  }
-}
+}  // namespace
+}  // namespace lutc::kernels
 
-void fill_panel(const float* x, int64_t channel_stride, int64_t channels, int64_t taps, const PanelRun* runs,
-                int64_t run_count, int64_t stride, float* panel) {
-  const auto function = stride == 1   ? fill_panel_strided<1>
-                        : stride == 2 ? fill_panel_strided<2>
-                                      : fill_panel_strided<0>;
-  function(x, channel_stride, channels, taps, runs, run_count, stride, panel);
-}
+#include "kernels/direct_impl.h"
 
-/// kSize: a square kernel known to the compiler, or 0.
-template <int kSize>
-void depthwise_rows(const float* const* rows, const float* w, int64_t kh, int64_t kw, const int64_t* tap_offsets,
-                    float bias, float* y, int64_t n) {
-  if (kSize != 0) kh = kw = kSize;
-  for (int64_t j = 0; j < n; j += 2 * W) {
-    const int64_t left = n - j;
-    const bool full = left >= 2 * W;
-    Float s0 = V::set1(bias), s1 = V::zero();
-    for (int64_t u = 0; u < kh; ++u) {
-      for (int64_t v = 0; v < kw; ++v) {
-        const Float t = V::set1(w[u * kw + v]);
-        const float* x = rows[u] + tap_offsets[v] + j;
-        s0 = V::fma(t, full ? V::load(x) : load_columns(x, left), s0);
-        if (full) {
-          s1 = V::fma(t, V::load(x + W), s1);
-        } else if (left > W) {
-          s1 = V::fma(t, load_columns(x + W, left - W), s1);
-        }
-      }
-    }
-    store_columns(y + j, s0, left);
-    if (left > W) store_columns(y + j + W, V::add(s1, V::set1(bias)), left - W);
-  }
-}
-
-void depthwise_row(const float* const* rows, const float* w, int64_t kh, int64_t kw, const int64_t* tap_offsets,
-                   float bias, float* y, int64_t n) {
-  const auto function = kh == 3 && kw == 3   ? depthwise_rows<3>
-                        : kh == 5 && kw == 5 ? depthwise_rows<5>
-                                             : depthwise_rows<0>;
-  function(rows, w, kh, kw, tap_offsets, bias, y, n);
-}
+namespace lutc::kernels {
+namespace {
 
 constexpr DenseKernels make_dense_kernels() {
-  return {kPanel, W, kBlockRows, pack, gemm, dot, axpy, gather_strided, fill_panel, depthwise_row};
+  return {kPanel,         W,           kBlockRows,         pack,        gemm,   dot,   axpy,
+          gather_strided, kDirectRows, kDirectVectors * W, pack_direct, direct, expand};
 }
 
 }  // namespace

@@ -15,6 +15,8 @@ class PackedMatrix {
   /// B[k, n] with element (i, j) at b[i * row_stride + j * column_stride], times alpha. False when memory is short.
   [[nodiscard]] bool pack(const kernels::DenseKernels& dense, const float* b, int64_t row_stride, int64_t column_stride,
                           int64_t k, int64_t n);
+  /// Room for so many floats, packed by the caller; at least one.
+  [[nodiscard]] bool allocate(int64_t floats) { return buffer_.allocate(static_cast<size_t>(floats) * sizeof(float)); }
   const float* data() const { return static_cast<const float*>(buffer_.data()); }
   float* data_mut() const { return static_cast<float*>(buffer_.data()); }
   bool empty() const { return buffer_.data() == nullptr; }

@@ -41,6 +41,7 @@ Status read_window(const StepDef& def, int spatial, Window* window) {
                       std::to_string(spatial) + "-D windows are not supported, only 1-D and 2-D");
   }
   window->spatial = spatial;
+  window->kernel_given = def.attrs.has("kernel_shape");
   LUTC_RETURN_IF_ERROR(read_list(def, "kernel_shape", spatial, 1, window->kernel));
   LUTC_RETURN_IF_ERROR(read_list(def, "strides", spatial, 1, window->strides));
   LUTC_RETURN_IF_ERROR(read_list(def, "dilations", spatial, 1, window->dilations));

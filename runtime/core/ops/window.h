@@ -12,6 +12,7 @@ namespace lutc::ops {
 struct Window {
   int spatial = 2;  ///< 1 or 2
   int64_t kernel[2] = {1, 1};
+  bool kernel_given = false;  ///< by the attribute kernel_shape
   int64_t strides[2] = {1, 1};
   int64_t dilations[2] = {1, 1};
   int64_t pads[4] = {0, 0, 0, 0};  ///< top, left, bottom, right

@@ -8,6 +8,9 @@ namespace {
 #define LUTC_BLOCK_ROWS 14
 constexpr int kBlockRows = LUTC_BLOCK_ROWS;
 constexpr int kPanelVectors = 2;
+// The block of direct convolution: outputs x vectors of positions.
+constexpr int kDirectRows = 6;
+constexpr int kDirectVectors = 4;
 constexpr const VectorKernels& kMaths = kVectorAvx512;
 }  // namespace
 }  // namespace lutc::kernels

@@ -8,6 +8,9 @@ namespace {
 #define LUTC_BLOCK_ROWS 4
 constexpr int kBlockRows = LUTC_BLOCK_ROWS;
 constexpr int kPanelVectors = 2;
+// The block of direct convolution: outputs x vectors of positions.
+constexpr int kDirectRows = 4;
+constexpr int kDirectVectors = 2;
 constexpr const VectorKernels& kMaths = kVectorScalar;
 }  // namespace
 }  // namespace lutc::kernels
