@@ -47,16 +47,29 @@ LUTC_INLINE __m256i quantise_channel(__m256 x, __m256 inv) {
   return _mm256_cvtps_epi32(clipped);
 }
 
-void quantise(const float* x, int64_t channel_stride, int channels, float inv, int64_t n, uint32_t* words) {
-  const __m256 scale = _mm256_set1_ps(inv);
-  for (int64_t i = 0; i < n; i += kLanes) {
-    const __m256i mask = first(n - i < kLanes ? n - i : kLanes);
-    const __m256i low = quantise_channel(_mm256_maskload_ps(x + i, mask), scale);
-    __m256i high = _mm256_setzero_si256();
-    if (channels == kUnit) high = quantise_channel(_mm256_maskload_ps(x + channel_stride + i, mask), scale);
-    const __m256i word = _mm256_blend_epi16(low, _mm256_slli_epi32(high, 16), 0xaa);
-    _mm256_maskstore_epi32(reinterpret_cast<int*>(words + i), mask, word);
+/// Words of eight pixels: low halves from `even`, high halves from `odd`.
+LUTC_INLINE __m256i words_of(__m256 even, __m256 odd, __m256 inv) {
+  return _mm256_blend_epi16(quantise_channel(even, inv), _mm256_slli_epi32(quantise_channel(odd, inv), 16), 0xaa);
+}
+
+template <bool kPair>
+void quantise_channels(const float* x, int64_t stride, float inv, int64_t n, uint32_t* words) {
+  const __m256 scale = _mm256_set1_ps(inv), zero = _mm256_setzero_ps();
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const __m256 odd = kPair ? _mm256_loadu_ps(x + stride + i) : zero;
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(words + i), words_of(_mm256_loadu_ps(x + i), odd, scale));
   }
+  if (i == n) return;
+  const __m256i mask = first(n - i);  // masked stores are slow, but there is one at most
+  const __m256 odd = kPair ? _mm256_maskload_ps(x + stride + i, mask) : zero;
+  _mm256_maskstore_epi32(reinterpret_cast<int*>(words + i), mask,
+                         words_of(_mm256_maskload_ps(x + i, mask), odd, scale));
+}
+
+void quantise(const float* x, int64_t channel_stride, int channels, float inv, int64_t n, uint32_t* words) {
+  channels == kUnit ? quantise_channels<true>(x, channel_stride, inv, n, words)
+                    : quantise_channels<false>(x, channel_stride, inv, n, words);
 }
 
 LUTC_INLINE void multiply_add(__m256i& acc, __m256i pixels, __m256i weights) {
@@ -74,23 +87,27 @@ LUTC_INLINE __m256i broadcast(const uint8_t* p) {
   return word;
 }
 
-LUTC_INLINE void finish(const Int8ConvBlock& b, const ConvVector& v, int column, __m256i acc, __m256 scale,
-                        __m256 bias) {
-  __m256 y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc), scale, bias);
-  const __m256i order = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(v.lanes)));
-  y = _mm256_permutevar8x32_ps(y, order);
-  const __m256i mask = first(v.count);
-  const int64_t at = column * b.y_stride + v.output;
+/// Residual and activation of finished sums; load() reads the residual.
+template <class Load>
+LUTC_INLINE __m256 finish(const Int8ConvBlock& b, __m256 y, const Load& load) {
   const __m256 zero = _mm256_setzero_ps();
-  if (b.residual != nullptr) {
-    const __m256 residual = _mm256_maskload_ps(b.residual + at, mask);
-    if (b.relu && !b.residual_first) y = _mm256_max_ps(zero, y);
-    y = _mm256_add_ps(y, residual);
-    if (b.relu && b.residual_first) y = _mm256_max_ps(zero, y);
-  } else if (b.relu) {
-    y = _mm256_max_ps(zero, y);
+  if (b.residual == nullptr) return b.relu ? _mm256_max_ps(zero, y) : y;
+  if (b.relu && !b.residual_first) y = _mm256_max_ps(zero, y);
+  y = _mm256_add_ps(y, load());
+  return b.relu && b.residual_first ? _mm256_max_ps(zero, y) : y;
+}
+
+LUTC_INLINE void store(const Int8ConvBlock& b, const ConvVector& v, int64_t at, __m256 y) {
+  if (v.count == kLanes) {
+    y = finish(b, y, [&] { return _mm256_loadu_ps(b.residual + at); });
+    _mm256_storeu_ps(b.y + at, y);
+  } else {
+    const __m256i order = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(v.lanes)));
+    const __m256i mask = first(v.count);
+    y = _mm256_permutevar8x32_ps(y, order);
+    y = finish(b, y, [&] { return _mm256_maskload_ps(b.residual + at, mask); });
+    _mm256_maskstore_ps(b.y + at, mask, y);
   }
-  _mm256_maskstore_ps(b.y + at, mask, y);
 }
 
 template <int kP, int kN>
@@ -127,7 +144,10 @@ void sum(const Int8ConvBlock& b) {
   for (int n = 0; n < kN; ++n) {
     const __m256 scale = _mm256_set1_ps(b.step * b.scale[n]), bias = _mm256_set1_ps(b.bias[n]);
 #pragma GCC unroll 2
-    for (int p = 0; p < kP; ++p) finish(b, b.vectors[p], n, acc[p][n], scale, bias);
+    for (int p = 0; p < kP; ++p) {
+      const __m256 y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[p][n]), scale, bias);
+      store(b, b.vectors[p], n * b.y_stride + b.vectors[p].output, y);
+    }
   }
 }
 

@@ -38,19 +38,25 @@ LUTC_INLINE __m512i quantise_channel(const float* x, __mmask16 mask, __m512 inv)
 }
 
 template <int kChannels>
-void quantise_channels(const float* x, int64_t stride, float inv, int64_t n, uint32_t* words) {
-  const __m512 scale = _mm512_set1_ps(inv);
+LUTC_INLINE __m512i quantise_word(const float* x, int64_t stride, __mmask16 mask, __m512 inv) {
   // In each 128-bit lane: byte 4 c + i to byte 4 i + c.
   const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
-  for (int64_t i = 0; i < n; i += kLanes) {
-    const __mmask16 mask = n - i < kLanes ? first(n - i) : static_cast<__mmask16>(-1);
-    __m512i q[kUnit] = {};
+  __m512i q[kUnit] = {};
 #pragma GCC unroll 4
-    for (int c = 0; c < kChannels; ++c) q[c] = quantise_channel(x + c * stride + i, mask, scale);
-    const __m512i bytes = _mm512_packs_epi16(_mm512_packs_epi32(q[0], q[1]), _mm512_packs_epi32(q[2], q[3]));
-    const __m512i word = _mm512_xor_si512(_mm512_shuffle_epi8(bytes, order), _mm512_set1_epi8(-128));
-    _mm512_mask_storeu_epi32(words + i, mask, word);
-  }
+  for (int c = 0; c < kChannels; ++c) q[c] = quantise_channel(x + c * stride, mask, inv);
+  const __m512i bytes = _mm512_packs_epi16(_mm512_packs_epi32(q[0], q[1]), _mm512_packs_epi32(q[2], q[3]));
+  return _mm512_xor_si512(_mm512_shuffle_epi8(bytes, order), _mm512_set1_epi8(-128));
+}
+
+template <int kChannels>
+void quantise_channels(const float* x, int64_t stride, float inv, int64_t n, uint32_t* words) {
+  const __m512 scale = _mm512_set1_ps(inv);
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    _mm512_storeu_si512(words + i, quantise_word<kChannels>(x + i, stride, static_cast<__mmask16>(-1), scale));
+  if (i == n) return;
+  const __mmask16 mask = first(n - i);
+  _mm512_mask_storeu_epi32(words + i, mask, quantise_word<kChannels>(x + i, stride, mask, scale));
 }
 
 void quantise(const float* x, int64_t channel_stride, int channels, float inv, int64_t n, uint32_t* words) {
@@ -77,26 +83,26 @@ LUTC_INLINE __m512i broadcast(const uint8_t* p) {
   return word;
 }
 
-LUTC_INLINE void finish(const Int8ConvBlock& b, const ConvVector& v, int column, __m512i acc, __m512 scale,
-                        __m512 bias) {
-  __m512 y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc), scale, bias);
-  y = _mm512_maskz_compress_ps(static_cast<__mmask16>(v.mask), y);
-  const __mmask16 mask = first(v.count);
-  const int64_t at = column * b.y_stride + v.output;
+/// Residual and activation of finished sums; at(p) reads the residual.
+template <class Load>
+LUTC_INLINE __m512 finish(const Int8ConvBlock& b, __m512 y, const Load& load) {
   const __m512 zero = _mm512_setzero_ps();
-  if (b.residual != nullptr) {
-    const __m512 residual = _mm512_maskz_loadu_ps(mask, b.residual + at);
-    if (b.residual_first) {
-      y = _mm512_add_ps(y, residual);
-      if (b.relu) y = _mm512_max_ps(zero, y);
-    } else {
-      if (b.relu) y = _mm512_max_ps(zero, y);
-      y = _mm512_add_ps(y, residual);
-    }
-  } else if (b.relu) {
-    y = _mm512_max_ps(zero, y);
+  if (b.residual == nullptr) return b.relu ? _mm512_max_ps(zero, y) : y;
+  if (b.relu && !b.residual_first) y = _mm512_max_ps(zero, y);
+  y = _mm512_add_ps(y, load());
+  return b.relu && b.residual_first ? _mm512_max_ps(zero, y) : y;
+}
+
+LUTC_INLINE void store(const Int8ConvBlock& b, const ConvVector& v, int64_t at, __m512 y) {
+  if (v.count == kLanes) {
+    y = finish(b, y, [&] { return _mm512_loadu_ps(b.residual + at); });
+    _mm512_storeu_ps(b.y + at, y);
+  } else {
+    const __mmask16 mask = first(v.count);
+    y = _mm512_maskz_compress_ps(static_cast<__mmask16>(v.mask), y);
+    y = finish(b, y, [&] { return _mm512_maskz_loadu_ps(mask, b.residual + at); });
+    _mm512_mask_storeu_ps(b.y + at, mask, y);
   }
-  _mm512_mask_storeu_ps(b.y + at, mask, y);
 }
 
 template <int kP, int kN>
@@ -133,7 +139,10 @@ void sum(const Int8ConvBlock& b) {
   for (int n = 0; n < kN; ++n) {
     const __m512 scale = _mm512_set1_ps(b.step * b.scale[n]), bias = _mm512_set1_ps(b.bias[n]);
 #pragma GCC unroll 4
-    for (int p = 0; p < kP; ++p) finish(b, b.vectors[p], n, acc[p][n], scale, bias);
+    for (int p = 0; p < kP; ++p) {
+      const __m512 y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[p][n]), scale, bias);
+      store(b, b.vectors[p], n * b.y_stride + b.vectors[p].output, y);
+    }
   }
 }
 
