@@ -1,12 +1,14 @@
 """Comparisons with other runtimes: candidates take turns (lutc.timing) on one pinned core, rows of JSON come out.
 
-The ratio of CPU times is formed within each round and only then summarised.
+Ratios are formed within each round and only then summarised: of CPU times on one thread, of wall times on more (there
+waiting threads may spin).
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import numpy as np
 
 from lutc.timing import Call, Samples, interleave
 
-__all__ = ["Call", "Samples", "interleave", "machine", "pin", "ratio", "row"]
+__all__ = ["Call", "Samples", "interleave", "machine", "microseconds", "pin", "ratio", "rounds_for", "row", "spread_us"]
 
 
 def pin(cores: int = 1) -> list[int]:
@@ -29,23 +31,42 @@ def pin(cores: int = 1) -> list[int]:
     return allowed
 
 
-def ratio(peer: Samples, ours: Samples) -> float:
-    """How many times the peer's CPU time is ours: the median over rounds."""
-    return round(float(np.median(peer.cpu / ours.cpu)), 3)
+def ratio(peer: Samples, ours: Samples, threads: int = 1) -> float:
+    """How many times the peer's time is ours: the median over rounds."""
+    return round(float(np.median(peer.cpu / ours.cpu if threads == 1 else peer.wall / ours.wall)), 3)
+
+
+def microseconds(samples: Samples, threads: int = 1) -> float:
+    """Median time of a call: CPU time on one thread, wall time on more."""
+    return samples.cpu_us() if threads == 1 else samples.wall_us()
+
+
+def spread_us(samples: Samples, threads: int = 1) -> float:
+    """Interquartile range of the same time."""
+    low, high = np.percentile(samples.cpu if threads == 1 else samples.wall, [25, 75])
+    return round(float(high - low) * 1e6, 1)
 
 
 def row(
-    bench: str, shape: str, form: str, isa: str, ours: Samples, peers: Mapping[str, Samples], **more: Any
+    bench: str,
+    shape: str,
+    form: str,
+    isa: str,
+    ours: Samples,
+    peers: Mapping[str, Samples],
+    threads: int = 1,
+    **more: Any,
 ) -> dict[str, Any]:
     """One row of a benchmark's JSON.
 
     Args:
         bench: The benchmark's name.
         shape: E.g. "1x128".
-        form: Form of the layers: fp32, gain-v3, plain-v8, ...
+        form: Form of the layers: fp32, int8, gain-v3, plain-v8, ...
         isa: The kernels that ran.
         ours: Our samples.
         peers: The peers' samples by name.
+        threads: Of ours and of every peer; decides between CPU and wall time.
         **more: Further fields, e.g. `model="minilm"`.
     """
     return {
@@ -54,13 +75,26 @@ def row(
         "shape": shape,
         "form": form,
         "isa": isa,
-        "threads": 1,
-        "ours_us": ours.cpu_us(),
-        "ours_spread_us": ours.cpu_spread_us(),
-        "peers": {name: samples.cpu_us() for name, samples in peers.items()},
-        "peers_spread_us": {name: samples.cpu_spread_us() for name, samples in peers.items()},
-        "ratio": {name: ratio(samples, ours) for name, samples in peers.items()},
+        "threads": threads,
+        "clock": "cpu" if threads == 1 else "wall",
+        "ours_us": microseconds(ours, threads),
+        "ours_spread_us": spread_us(ours, threads),
+        "ours_wall_us": ours.wall_us(),
+        "peers": {name: microseconds(samples, threads) for name, samples in peers.items()},
+        "peers_spread_us": {name: spread_us(samples, threads) for name, samples in peers.items()},
+        "peers_wall_us": {name: samples.wall_us() for name, samples in peers.items()},
+        "ratio": {name: ratio(samples, ours, threads) for name, samples in peers.items()},
     }
+
+
+def rounds_for(calls: Mapping[str, Call], seconds: float, slice_s: float, most: int = 40) -> int:
+    """How many interleaved rounds fit into about so many seconds: at least 5, at most `most`."""
+    start = time.perf_counter()
+    for call in calls.values():
+        call()
+        call()
+    once = (time.perf_counter() - start) / 2
+    return int(np.clip(seconds / (2 * once + slice_s * len(calls)), 5, most))
 
 
 def machine() -> dict[str, Any]:
@@ -85,7 +119,7 @@ def machine() -> dict[str, Any]:
         "amx_int8",
     )
     versions = {}
-    for package in ("numpy", "onnx", "onnxruntime", "openvino", "torch"):
+    for package in ("numpy", "onnx", "onnxruntime", "openvino", "torch", "apache-tvm"):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from demo import prose
 from tests.models import minilm_folder
 
 MAX_TOKENS = 128
@@ -66,6 +67,15 @@ def embed(session: Any, sentences: Sequence[str], batch: int = 16) -> NDArray[np
     for rows, made in batches(sentences, batch):
         out[rows] = session.run(None, {name: value for name, value in made.items() if name in wanted})[0]
     return out
+
+
+def passage(tokens: int = MAX_TOKENS) -> Feed:
+    """One text of exactly `tokens` tokens, batch 1: sentences of Python's documentation one after another."""
+    text = " ".join(prose.split(0, 40)[1])
+    ids = tokenizer().encode(text).ids
+    if len(ids) < tokens:
+        raise ValueError(f"the passage has {len(ids)} tokens, fewer than {tokens}")
+    return feed([[*ids[: tokens - 1], ids[-1]]])
 
 
 def cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,148 +1,235 @@
-"""Whole models on one thread: MiniLM at batch 1 and 128 tokens, every form against other runtimes.
+"""Whole models on one and two threads: every form against other runtimes, in one interleaved run.
 
-    python -m benchmarks.models [--json] [--forms fp32,gain-v3,...] [--output FILE] [--rounds N]
+    python -m benchmarks.models [--json] [--isa native,avx2] [--threads 1,2] [--only REGEX] [--minutes N]
 
-Every artifact is really compiled, on a hundred sentences of prose that Python itself carries: enough for true
-codes and gains, too few for the accuracy that the README quotes. A form such as `gain-v3` replaces all 36 linear
-layers; `fp32` keeps them all. Artifacts are kept in build/benchmarks.
+A form such as `gain-v3` replaces every layer that the compiler would replace by default, with random codebooks and
+tables: such rows speak of time only. Rows go to benchmarks/results/models.json as they are measured; exports, quantised
+models and artifacts are kept in build/benchmarks.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import re
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import harness, minilm
-from benchmarks.peers import onnxruntime_calls, openvino_calls, quantize_int8, session_call
-from demo import prose
-from tests.models import export_minilm
+from benchmarks import costs, harness, memory, peer_models, results, variants
+from benchmarks.artifacts import RANDOM_TABLES, Artifacts, open_artifact
+from benchmarks.minilm import passage
+from benchmarks.networks import WORK, Network, every_network
+from benchmarks.peers import PEERS, Peers, Workload, open_peers
+from lutc.errors import LutcError
 
-FORMS = ("fp32", "gain-v3", "gain-v4", "plain-v8", "plain-v16")
-WORK = Path("build/benchmarks")
-SENTENCES = 100
-TOKENS = 128
+__all__ = ["main", "measure", "passage"]
 
+FORMS = ("fp32", "int8", "gain-v3", "gain-v4", "plain-v8", "plain-v16")
+HEADLINE = "bert-six-layers"
+HEADLINE_FORMS = ("fp32", "plain-v32")
+README_MODEL = "minilm"
 
-def artifact(model: Path, form: str) -> Path:
-    """Compiles MiniLM with every linear layer in this form, unless that is done already."""
-    import lutc
-
-    path = WORK / f"minilm-{form}.lut"
-    if not path.exists():
-        print(f"compiling {path}", file=sys.stderr)
-        if form == "fp32":
-            lutc.compile(model, output=path, keep=[".*=fp32"])
-        else:
-            lutc.compile(model, output=path, form=[f".*={form}"], calib=_calibration)
-    return path
+SLICE_S = 0.02
 
 
-def _calibration() -> list[minilm.Feed]:
-    return minilm.calibration_feeds(prose.split(SENTENCES, 0)[0])
+def open_forms(
+    network: Network, model: Path, forms: Sequence[str], isa: str, threads: int, skipped: dict[str, str]
+) -> tuple[dict[str, Any], dict[str, Path]]:
+    """Our sessions and artifacts by form; forms that this runtime cannot run land in `skipped`."""
+    shapes = {name: list(array.shape) for name, array in network.feed.items()}
+    artifacts = Artifacts(model, network.name, isa, shapes)
+    sessions, paths = {}, {}
+    for form in forms:
+        try:
+            path = artifacts.build(form)
+            session = open_artifact(path, threads, isa)
+            session.run(None, network.feed)
+        except LutcError as error:
+            skipped[f"our {form}"] = str(error)[:200]
+            continue
+        sessions[form], paths[form] = session, path
+    return sessions, paths
 
 
-def passage(tokens: int = TOKENS) -> minilm.Feed:
-    """One text of exactly `tokens` tokens, batch 1: prose sentences one after another."""
-    text = " ".join(prose.split(0, 40)[1])
-    ids = minilm.tokenizer().encode(text).ids
-    if len(ids) < tokens:
-        raise ValueError(f"the passage has {len(ids)} tokens, fewer than {tokens}")
-    return minilm.feed([[*ids[: tokens - 1], ids[-1]]])
-
-
-def run(forms: list[str], rounds: int) -> dict[str, Any]:
-    """Measures the forms against every peer that is installed.
+def measure(
+    network: Network, forms: Sequence[str], peer_names: Sequence[str], *, isa: str, threads: int, seconds: float
+) -> tuple[list[dict[str, Any]], Peers]:
+    """Times one model in all forms and on all peers.
 
     Args:
-        forms: As `lutc compile --form` takes them.
-        rounds: Interleaved rounds.
+        network: What to time.
+        forms: Ours.
+        peer_names: Of `benchmarks.peers.PEERS`.
+        isa: Of our kernels.
+        threads: Of everybody.
+        seconds: About how long the interleaved measurement may take.
 
     Returns:
-        `machine`, `rows` (see `benchmarks.harness.row`) and `skipped`: a reason by peer.
+        One row per form, and the peers.
+
+    Raises:
+        FileNotFoundError: The model is not there.
     """
-    import lutc
+    original = network.find()
+    folder = WORK / "models" / f"{network.name}-{network.shape}"
+    model = peer_models.static(original, folder, network.feed)
+    work = Workload(network.name, model, folder, [network.feed], threads, isa, network.module, network.heads)
+    peers = open_peers(work, [name for name in peer_names if name != "tvm_fp32"])
+    sessions, paths = open_forms(network, original, forms, isa, threads, peers.skipped)
+    ours = {form: functools.partial(s.run, None, _known(s, network.feed)) for form, s in sessions.items()}
+    alone = {}
+    if threads > 1:  # what one thread needs, in the same run
+        for form, path in paths.items():
+            session = open_artifact(path, 1, isa)
+            alone[f"alone {form}"] = functools.partial(session.run, None, _known(session, network.feed))
+    candidates = ours | alone | {f"peer {name}": call for name, call in peers.calls.items()}
+    rounds = harness.rounds_for(candidates, seconds, SLICE_S)
+    samples = harness.interleave(candidates, rounds, SLICE_S)
+    times = {name: samples[f"peer {name}"] for name in peers.calls}
+    rows = []
+    for form in ours:
+        more: dict[str, Any] = {"bytes": paths[form].stat().st_size, "variants": peers.variants}
+        if form not in ("fp32", "int8"):
+            more["tables"] = RANDOM_TABLES
+        if threads > 1:
+            one = samples[f"alone {form}"]
+            more["one_thread_us"] = one.wall_us()
+            more["speedup"] = harness.ratio(one, samples[form], threads)
+        rows.append(
+            harness.row(
+                "models", network.shape, form, sessions[form].isa, samples[form], times, threads,
+                model=network.name, **more,
+            )
+        )  # fmt: skip
+    return rows, peers
 
-    WORK.mkdir(parents=True, exist_ok=True)
-    model, int8 = WORK / "minilm.onnx", WORK / "minilm-int8.onnx"
-    if not model.exists():
-        export_minilm(model)
-    if not int8.exists():
-        quantize_int8(model, int8)
-    artifacts = {form: artifact(model, form) for form in forms}
 
-    harness.pin(1)
-    feed = passage()
-    sessions = {form: lutc.InferenceSession(path, threads=1) for form, path in artifacts.items()}
-    peers = onnxruntime_calls(model, int8, feed)
-    openvino, skipped = openvino_calls(model, feed)
-    peers |= openvino
-    ours = {form: session_call(session, feed) for form, session in sessions.items()}
-    samples = harness.interleave(ours | peers, rounds)
-    rows = [
-        harness.row(
-            "models", f"1x{TOKENS}", form, sessions[form].isa, samples[form],
-            {name: samples[name] for name in peers},
-            model="minilm", bytes=artifacts[form].stat().st_size,
-        )
-        for form in forms
-    ]  # fmt: skip
-    return {"machine": harness.machine(), "rows": rows, "skipped": skipped}
+def _known(session: Any, feed: dict) -> dict:
+    """The part of a feed that a session takes."""
+    names = {value.name for value in session.get_inputs()}
+    return {name: array for name, array in feed.items() if name in names}
 
 
-def table(result: dict[str, Any]) -> str:
-    """The rows as a Markdown table."""
-    rows = result["rows"]
+def headline(network: Network, isa: str) -> dict[str, Any]:
+    """Operations, bytes and memory of six BERT-base layers by plain-v32 against fp32 in ONNX Runtime."""
+    from benchmarks.random_layers import choose
+    from lutc.canonicalise import canonicalise
+    from lutc.load import load_model
+
+    model = network.find()
+    tokens = network.feed["hidden"].shape[1]
+    choices = choose(canonicalise(load_model(model)), HEADLINE_FORMS[-1])
+    artifact = Artifacts(model, network.name, isa).build(HEADLINE_FORMS[-1])
+    ours, theirs = memory.measure(artifact, network.feed), memory.measure(model, network.feed)
+    operations, dense = (costs.total(choices, tokens, dense=flag) for flag in (False, True))
+    size, original = artifact.stat().st_size, model.stat().st_size
+    return {
+        "bench": "headline", "model": network.name, "shape": network.shape, "form": HEADLINE_FORMS[-1], "isa": isa,
+        "threads": 1,
+        "operations": operations, "operations_fp32": dense, "operations_ratio": round(dense / operations, 2),
+        "bytes": size, "bytes_fp32": original, "bytes_ratio": round(original / size, 2),
+        "memory": ours, "memory_onnxruntime_fp32": theirs,
+        "running_ratio": round(theirs["running_mb"] / ours["running_mb"], 2),
+        "peak_ratio": round(theirs["peak_mb"] / ours["peak_mb"], 2),
+    }  # fmt: skip
+
+
+def loading(network: Network, form: str, isa: str) -> dict[str, Any]:
+    """Time and private memory of loading an artifact, beside ONNX Runtime loading the fp32 model."""
+    model = network.find()
+    shapes = {name: list(array.shape) for name, array in network.feed.items()}
+    artifact = Artifacts(model, network.name, isa, shapes).build(form)
+    return {
+        "bench": "load", "model": network.name, "shape": network.shape, "form": form, "isa": isa, "threads": 1,
+        "bytes": artifact.stat().st_size, **memory.measure(artifact, network.feed),
+        "onnxruntime_fp32": memory.measure(model, network.feed),
+    }  # fmt: skip
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of one model, ISA and number of threads as a Markdown table."""
     peers = list(rows[0]["peers"])
-    head = ["form", "size MB", "CPU ms", *(f"x {name}" for name in peers)]
+    clock = f"{rows[0]['clock'].upper() if rows[0]['clock'] == 'cpu' else 'wall'} ms"
+    head = ["form", "size MB", clock, *(f"x {name}" for name in peers)]
     lines = [" | ".join(head), " | ".join(["---"] * len(head))]
     for row in rows:
         spread = f"{row['ours_us'] / 1e3:.2f} ± {row['ours_spread_us'] / 2e3:.2f}"
-        cells = [
-            row["form"],
-            f"{row['bytes'] / 1e6:.0f}",
-            spread,
-            *(f"{row['ratio'][name]:.2f}" for name in peers),
-        ]
+        cells = [row["form"], f"{row['bytes'] / 1e6:.0f}", spread, *(f"{row['ratio'][name]:.2f}" for name in peers)]
         lines.append(" | ".join(cells))
-    for name in peers:
-        lines.append(" | ".join([name, "", f"{rows[0]['peers'][name] / 1e3:.2f}", *("" for _ in peers)]))
+    lines.append(" | ".join(["*ms of the other*", "", "", *(f"{rows[0]['peers'][name] / 1e3:.2f}" for name in peers)]))
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def update_readme(readme: Path, result: dict[str, Any]) -> None:
+def update_readme(readme: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Replaces what stands between the two `models` comments of the README by the table."""
     text = readme.read_text(encoding="utf-8")
     before, found, rest = text.partition("<!-- models -->\n")
     _, closed, after = rest.partition("<!-- /models -->")
     if not found or not closed:
         raise ValueError(f"{readme}: no lines '<!-- models -->' and '<!-- /models -->'")
-    readme.write_text(f"{before}{found}{table(result)}\n{closed}{after}", encoding="utf-8")
+    readme.write_text(f"{before}{found}{table(rows)}\n{closed}{after}", encoding="utf-8")
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.models", description=__doc__.split("\n")[0])
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout, the table on stderr")
-    parser.add_argument("--forms", default=",".join(FORMS), help="forms of all linear layers, separated by commas")
-    parser.add_argument("--rounds", type=int, default=40, help="interleaved rounds")
-    parser.add_argument("--output", type=Path, help="also write the JSON here")
-    parser.add_argument("--readme", type=Path, help="put the table between the `models` comments of this file")
-    options = parser.parse_args(arguments)
-    result = run(options.forms.split(","), options.rounds)
-    for name, reason in result["skipped"].items():
+def _one_network(network: Network, options: argparse.Namespace, isa: str, threads: int, seconds: float) -> None:
+    """Measures, prints and stores one model."""
+    forms = options.forms.split(",") if options.forms else HEADLINE_FORMS if network.name == HEADLINE else FORMS
+    text = sys.stderr if options.json else sys.stdout
+    rows, peers = measure(network, forms, options.peers.split(","), isa=isa, threads=threads, seconds=seconds)
+    skipped = {f"{name} on {network.name}": reason for name, reason in peers.skipped.items()}
+    for name, reason in skipped.items():
         print(f"{name}: skipped, {reason}", file=sys.stderr)
-    print(table(result), file=sys.stderr if options.json else sys.stdout)
+    print(f"\n{network.name} {network.shape}, {isa}, {threads} thread(s)\n{table(rows)}", file=text, flush=True)
+    if threads > 1:
+        print("speedup: " + ", ".join(f"{row['form']} {row['speedup']:.2f}" for row in rows), file=text, flush=True)
+    if options.readme and network.name == README_MODEL and threads == 1 and isa != "avx2":
+        update_readme(options.readme, rows)
+    if threads == 1 and network.name == HEADLINE:
+        rows.append(headline(network, isa))
+        print(json.dumps(rows[-1]), file=text, flush=True)
+    if threads == 1 and network.name == README_MODEL:
+        rows.append(loading(network, "gain-v4", isa))
+        print(json.dumps(rows[-1]), file=text, flush=True)
+    results.merge(options.output, rows, skipped, {"avx2": variants.UNLIMITED} if isa == "avx2" else None)
     if options.json:
-        print(json.dumps(result))
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    if options.readme:
-        update_readme(options.readme, result)
+        for row in rows:
+            print(json.dumps(row), flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.models", description=__doc__.split("\n")[0])
+    variants.add_options(parser, threads="1,2")
+    parser.add_argument("--json", action="store_true", help="one JSON row a line on stdout, text on stderr")
+    parser.add_argument("--only", default="", help="regular expression over the models' names")
+    parser.add_argument("--forms", default="", help="forms of the layers, separated by commas")
+    parser.add_argument("--peers", default=",".join(PEERS))
+    parser.add_argument("--minutes", type=float, default=5, help="for each ISA and number of threads: start no more")
+    parser.add_argument("--output", type=Path, default=results.FOLDER / "models.json")
+    parser.add_argument("--readme", type=Path, help="put MiniLM's table between the `models` comments of this file")
+    options = parser.parse_args(arguments)
+    variant = variants.child()
+    if variant is None:
+        return variants.run_children("benchmarks.models", options.isa, options.threads, arguments)
+    isa, threads = variant
+    harness.pin(threads)
+    networks = [network for network in every_network() if re.search(options.only, network.name)]
+    deadline = time.monotonic() + 60 * options.minutes
+    for network in networks:
+        if time.monotonic() > deadline:
+            print(f"{network.name}: left out, {options.minutes:g} minutes are over", file=sys.stderr)
+            continue
+        try:
+            _one_network(network, options, isa, threads, seconds=20 * options.minutes / len(networks))
+        except FileNotFoundError as error:
+            print(f"{network.name}: skipped, {error}", file=sys.stderr)
+            results.merge(options.output, [], {network.name: str(error)})
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""The ONNX files that other runtimes are given: cleaned up, fused, quantised as each likes it best.
+
+Files are kept beside the work folder's other ones and made once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+Feed = Mapping[str, np.ndarray]
+
+
+def _once(path: Path, make: Callable[[Path], object]) -> Path:
+    """`path`, made through a temporary file unless it is there."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{os.getpid()}-{path.name}")
+        try:
+            with _quiet():
+                make(temporary)
+            os.replace(temporary, path)
+        finally:
+            for left in path.parent.glob(f"{os.getpid()}-*"):
+                left.unlink()
+    return path
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the quantiser and the optimiser have to say."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+        root.setLevel(level)
+
+
+def static(model: Path, folder: Path, feed: Feed) -> Path:
+    """The model with the feed's shapes written in and constants that no caller can override: best for every runtime."""
+
+    def make(path: Path) -> None:
+        proto = onnx.load(model)
+        constants = {tensor.name for tensor in proto.graph.initializer}
+        kept = [value for value in proto.graph.input if value.name not in constants]
+        del proto.graph.input[:]
+        proto.graph.input.extend(kept)
+        sizes: dict[str, int] = {}
+        for value in proto.graph.input:
+            for dim, size in zip(value.type.tensor_type.shape.dim, feed[value.name].shape, strict=True):
+                if dim.dim_param:
+                    sizes[dim.dim_param] = size
+                dim.dim_value = size
+        for value in (*proto.graph.output, *proto.graph.value_info):
+            for dim in value.type.tensor_type.shape.dim:
+                if dim.dim_param in sizes:
+                    dim.dim_value = sizes[dim.dim_param]
+        onnx.save(proto, path)
+
+    return _once(folder / "static.onnx", make)
+
+
+def fused(model: Path, folder: Path, heads: tuple[int, int]) -> Path:
+    """A transformer after ONNX Runtime's own optimiser for transformers.
+
+    Args:
+        model: The static model.
+        folder: Where to keep the result.
+        heads: Attention heads and hidden size.
+    """
+
+    def make(path: Path) -> None:
+        from onnxruntime.transformers.optimizer import optimize_model
+
+        optimised = optimize_model(str(model), "bert", num_heads=heads[0], hidden_size=heads[1], opt_level=1)
+        optimised.save_model_to_file(str(path))
+
+    return _once(folder / "fused.onnx", make)
+
+
+def dynamic_int8(model: Path, folder: Path, name: str) -> Path:
+    """ONNX Runtime's dynamic quantisation: weights int8 per output channel, activations measured at run time."""
+
+    def make(path: Path) -> None:
+        from onnxruntime.quantization import QuantType, quant_pre_process, quantize_dynamic
+
+        prepared = path.with_name(f"{os.getpid()}-prepared.onnx")
+        quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True, skip_optimization=True)
+        quantize_dynamic(prepared, path, per_channel=True, weight_type=QuantType.QInt8)
+
+    return _once(folder / f"{name}.onnx", make)
+
+
+def qdq(model: Path, folder: Path, feed: Feed, *, unsigned: bool, scope: str) -> Path:
+    """Static int8 in the QDQ format, weights symmetric per channel, calibrated on the feed itself.
+
+    Args:
+        model: The static model.
+        folder: Where to keep the result.
+        feed: Inputs to calibrate on; the scales do not matter for time.
+        unsigned: uint8 activations with a zero point, rather than symmetric int8 ones.
+        scope: "layers": products with constant weights; "products": those of two activations, too; "all": every
+            operator that the quantiser knows.
+    """
+    name = f"qdq-{'u8' if unsigned else 's8'}-{scope}.onnx"
+
+    def make(path: Path) -> None:
+        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+
+        class Reader(CalibrationDataReader):
+            def __init__(self) -> None:
+                self._left = [dict(feed)]
+
+            def get_next(self) -> dict | None:
+                return self._left.pop() if self._left else None
+
+        prepared = path.with_name(f"{os.getpid()}-prepared.onnx")
+        quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
+        graph = onnx.load(prepared, load_external_data=False).graph
+        constants = {tensor.name for tensor in graph.initializer}
+        layers = [
+            node.name for node in graph.node
+            if node.op_type in ("MatMul", "Gemm", "Conv") and node.input[1] in constants
+        ]  # fmt: skip
+        quantize_static(
+            prepared, path, Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
+            activation_type=QuantType.QUInt8 if unsigned else QuantType.QInt8, weight_type=QuantType.QInt8,
+            nodes_to_quantize=layers if scope == "layers" else None,
+            op_types_to_quantize=None if scope == "all" else ["MatMul", "Gemm", "Conv"],
+            extra_options={"ActivationSymmetric": not unsigned, "WeightSymmetric": True},
+        )  # fmt: skip
+
+    return _once(folder / name, make)

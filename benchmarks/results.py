@@ -1,0 +1,53 @@
+"""Result files: rows of every ISA and number of threads in one JSON file, each newer row in place of the older one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import machine
+
+FOLDER = Path("benchmarks/results")
+
+_KEY = ("bench", "model", "op", "shape", "form", "isa", "threads", "tables_in")
+
+
+def merge(
+    path: Path,
+    rows: Iterable[Mapping[str, Any]],
+    skipped: Mapping[str, str] | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> None:
+    """Adds rows to a result file, in place of those of the same bench, model or op, shape, form, ISA and threads.
+
+    Args:
+        path: The file; made if it is not there, replaced atomically.
+        rows: See `benchmarks.harness.row`.
+        skipped: Reasons by peer.
+        notes: Further facts by name.
+    """
+    found = load(path)
+    new = {_key(row): dict(row) for row in rows}
+    kept = [new.pop(_key(row), row) for row in found.get("rows", [])]
+    result = {
+        "machine": machine(),
+        "notes": {**found.get("notes", {}), **(notes or {})},
+        "skipped": {**found.get("skipped", {}), **(skipped or {})},
+        "rows": kept + list(new.values()),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The file's content; empty where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _key(row: Mapping[str, Any]) -> tuple:
+    return tuple(row.get(name) for name in _KEY)
