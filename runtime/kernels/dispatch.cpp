@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "kernels/dense.h"
+#include "kernels/int8.h"
 #include "kernels/int8_conv.h"
 #include "kernels/kernel_table.h"
 #include "kernels/lookup.h"
@@ -62,7 +63,13 @@ bool cpu_has(Isa isa) { return isa == Isa::kScalar; }
 constexpr Isa kIsas[] = {Isa::kScalar, Isa::kAvx2, Isa::kAvx512};
 
 KernelTable make_table(Isa isa) {
-  return {isa, isa_name(isa), dense_kernels(isa), vector_kernels(isa), lookup_kernels(isa), int8_conv_kernels(isa)};
+  return {isa,
+          isa_name(isa),
+          dense_kernels(isa),
+          vector_kernels(isa),
+          lookup_kernels(isa),
+          int8_conv_kernels(isa),
+          int8_kernels(isa)};
 }
 
 std::string isa_names() {

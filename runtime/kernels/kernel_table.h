@@ -16,6 +16,7 @@ namespace lutc::kernels {
 struct DenseKernels;     // dense.h: packed fp32 GEMM, convolution, attention products; int8 GEMM
 struct VectorKernels;    // vector.h: elementwise maths, GELU, softmax, LayerNorm, quantisation
 struct LookupKernels;    // lookup.h: encode, lookup, table layouts
+struct Int8Kernels;      // int8.h: dense int8 products of rows
 struct Int8ConvKernels;  // int8_conv.h: quantised images, dense int8 convolution
 
 enum class Isa { kScalar, kAvx2, kAvx512 };  // kAvx512 = F+BW+VL+DQ+VBMI+VBMI2+VNNI (Ice Lake, Zen 4 and later)
@@ -27,6 +28,7 @@ struct KernelTable {
   const VectorKernels* vector;
   const LookupKernels* lookup;
   const Int8ConvKernels* int8_conv;
+  const Int8Kernels* int8;
 };
 
 /// ISAs this CPU can execute, best last.

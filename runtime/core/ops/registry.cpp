@@ -17,6 +17,7 @@ void register_dense_pool(OpRegistry&);
 void register_fill(OpRegistry&);
 void register_gather(OpRegistry&);
 void register_int8_conv(OpRegistry&);
+void register_int8_linear(OpRegistry&);
 void register_lut_conv(OpRegistry&);
 void register_lut_encode(OpRegistry&);
 void register_lut_linear(OpRegistry&);
@@ -49,6 +50,7 @@ OpRegistry make_registry() {
   register_fill(registry);
   register_gather(registry);
   register_int8_conv(registry);
+  register_int8_linear(registry);
   register_lut_conv(registry);
   register_lut_encode(registry);
   register_lut_linear(registry);

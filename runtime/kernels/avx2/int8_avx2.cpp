@@ -1,0 +1,185 @@
+// Dense int8 products with AVX2, exact: vpmaddubsw would saturate, so weights become 16-bit words (four columns x four
+// features a vector) and vpmaddwd multiplies them by four 16-bit integers of a row, broadcast. A column has two partial
+// sums, added at the end. Packed rows are int16, blocks of six rows as [group][row][4].
+#include <immintrin.h>
+
+#include "kernels/int8.h"
+
+namespace lutc::kernels {
+namespace {
+
+#define LUTC_INLINE __attribute__((always_inline)) inline
+
+constexpr int kRows = 6;
+constexpr int64_t kAhead = 2048;
+
+LUTC_INLINE __m256i first_lanes(int64_t n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n < 8 ? n : 8)),
+                            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+LUTC_INLINE __m256 load_n(const float* x, int64_t n) {
+  return n >= 8 ? _mm256_loadu_ps(x) : _mm256_maskload_ps(x, first_lanes(n));
+}
+
+/// The largest |x[d]| of a row.
+LUTC_INLINE float largest_of(const float* x, int64_t n) {
+  const __m256 sign = _mm256_set1_ps(-0.0f);
+  __m256 a = _mm256_setzero_ps(), b = a, c = a, d = a;
+  int64_t i = 0;
+  for (; i + 32 <= n; i += 32) {
+    a = _mm256_max_ps(a, _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i)));
+    b = _mm256_max_ps(b, _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i + 8)));
+    c = _mm256_max_ps(c, _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i + 16)));
+    d = _mm256_max_ps(d, _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i + 24)));
+  }
+  for (; i < n; i += 8) a = _mm256_max_ps(a, _mm256_andnot_ps(sign, load_n(x + i, n - i)));
+  alignas(32) float lanes[8];
+  _mm256_store_ps(lanes, _mm256_max_ps(_mm256_max_ps(a, b), _mm256_max_ps(c, d)));
+  float largest = 0.0f;
+  for (const float lane : lanes) largest = lane > largest ? lane : largest;
+  return largest;
+}
+
+/// 8 integers of a row as words, zeros behind its end.
+LUTC_INLINE __m128i quantise8(const float* x, __m256 inv, int64_t left) {
+  const __m256 v = _mm256_mul_ps(load_n(x, left), inv);
+  const __m256i q =
+      _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(v, _mm256_set1_ps(-127.0f)), _mm256_set1_ps(127.0f)));
+  return _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
+}
+
+void quantise(const float* x, int64_t stride, int64_t rows, int64_t features, uint8_t* packed, float* steps,
+              int32_t* starts) {
+  const int64_t groups = (features + 3) / 4;
+  for (int64_t r = 0; r < rows; ++r, x += stride) {
+    const int64_t first = r / kRows * kRows, block = rows - first < kRows ? rows - first : kRows;
+    uint8_t* to = packed + first * groups * 8 + (r - first) * 8;
+    const float a = largest_of(x, features);
+    const __m256 inv = _mm256_set1_ps(a > 0.0f ? 127.0f / a : 0.0f);
+    __m128i sum = _mm_setzero_si128();
+    for (int64_t g = 0; g < groups; g += 2, to += 16 * block) {
+      const __m128i q = quantise8(x + 4 * g, inv, features - 4 * g);
+      sum = _mm_add_epi32(sum, _mm_madd_epi16(q, _mm_set1_epi16(1)));
+      _mm_storel_epi64(reinterpret_cast<__m128i*>(to), q);
+      if (g + 1 < groups) _mm_storel_epi64(reinterpret_cast<__m128i*>(to + 8 * block), _mm_srli_si128(q, 8));
+    }
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1));
+    steps[r] = a / 127.0f;
+    starts[r] = -128 * _mm_cvtsi128_si32(sum);
+  }
+}
+
+/// Where a half panel's results go; pointers at its first column and the block's first row.
+struct Tile {
+  const float* steps;
+  const int32_t* starts;
+  __m256 scale, bias, floor;
+  const float* residual;
+  float* y;
+  int64_t stride;
+  int64_t columns;
+};
+
+template <int R>
+LUTC_INLINE void finish(const Tile& t, const __m256i (&acc)[R][2]) {
+  const bool whole = t.columns >= 8;
+  const __m256i mask = first_lanes(t.columns);
+#pragma GCC unroll 6
+  for (int r = 0; r < R; ++r) {
+    const __m256i pairs = _mm256_hadd_epi32(acc[r][0], acc[r][1]);  // columns 0 1 4 5 2 3 6 7
+    const __m256i sum = _mm256_add_epi32(_mm256_permute4x64_epi64(pairs, 0xd8), _mm256_set1_epi32(t.starts[r]));
+    const __m256 step = _mm256_mul_ps(_mm256_set1_ps(t.steps[r]), t.scale);
+    __m256 y = _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sum), step), t.bias);
+    y = _mm256_max_ps(t.floor, y);
+    if (t.residual != nullptr) y = _mm256_add_ps(y, load_n(t.residual + r * t.stride, t.columns));
+    if (whole) {
+      _mm256_storeu_ps(t.y + r * t.stride, y);
+    } else {
+      _mm256_maskstore_ps(t.y + r * t.stride, mask, y);
+    }
+  }
+}
+
+/// One row times a group of half a panel. In one piece, since gcc otherwise orders a block so that it spills.
+LUTC_INLINE void multiply(__m256i& sum0, __m256i& sum1, __m256i w0, __m256i w1, const uint8_t* four) {
+  __m256i q, product;
+  asm volatile(
+      "vpbroadcastq %6, %2\n\t"
+      "vpmaddwd %2, %4, %3\n\t"
+      "vpmaddwd %2, %5, %2\n\t"
+      "vpaddd %3, %0, %0\n\t"
+      "vpaddd %2, %1, %1"
+      : "+x"(sum0), "+x"(sum1), "=&x"(q), "=&x"(product)
+      : "x"(w0), "x"(w1), "m"(*reinterpret_cast<const int64_t*>(four)));
+}
+
+/// R rows times half a panel (8 columns).
+template <int R, int kUnroll>
+void block(const uint8_t* rows, const uint8_t* weight, int64_t groups, const uint8_t* ahead, int64_t ahead_step,
+           const Tile& t) {
+  __m256i acc[kUnroll][R][2];
+#pragma GCC unroll 6
+  for (int u = 0; u < kUnroll; ++u)
+#pragma GCC unroll 6
+    for (int r = 0; r < R; ++r) acc[u][r][0] = acc[u][r][1] = _mm256_setzero_si256();
+  const auto step = [&](__m256i(&sums)[R][2], int64_t u) __attribute__((always_inline)) {
+    const __m256i w0 = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(weight + 64 * u)));
+    const __m256i w1 = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(weight + 64 * u + 16)));
+#pragma GCC unroll 6
+    for (int r = 0; r < R; ++r) multiply(sums[r][0], sums[r][1], w0, w1, rows + 8 * (R * u + r));
+  };
+  int64_t g = 0;
+  for (; g + kUnroll <= groups; g += kUnroll, weight += 64 * kUnroll, rows += 8 * R * kUnroll) {
+    _mm_prefetch(ahead, _MM_HINT_T0);
+    ahead += kUnroll * ahead_step;
+#pragma GCC unroll 6
+    for (int u = 0; u < kUnroll; ++u) step(acc[u], u);
+  }
+  for (; g < groups; ++g, weight += 64, rows += 8 * R) step(acc[0], 0);
+#pragma GCC unroll 6
+  for (int u = 1; u < kUnroll; ++u)
+#pragma GCC unroll 6
+    for (int r = 0; r < R; ++r) {
+      acc[0][r][0] = _mm256_add_epi32(acc[0][r][0], acc[u][r][0]);
+      acc[0][r][1] = _mm256_add_epi32(acc[0][r][1], acc[u][r][1]);
+    }
+  finish<R>(t, acc[0]);
+}
+
+using BlockFunction = void (*)(const uint8_t*, const uint8_t*, int64_t, const uint8_t*, int64_t, const Tile&);
+
+constexpr BlockFunction kBlocks[kRows + 1] = {nullptr,     block<1, 2>, block<2, 2>, block<3, 1>,
+                                              block<4, 1>, block<5, 1>, block<6, 1>};
+
+void product(const Int8Product& p) {
+  const int64_t groups = (p.features + 3) / 4, panel_bytes = 64 * groups;
+  const int64_t blocks = (p.row_count + kRows - 1) / kRows;
+  Tile t;
+  t.floor = _mm256_set1_ps(p.relu ? 0.0f : -__builtin_inff());
+  t.stride = p.y_stride;
+  for (int64_t column = 0; column < p.columns; column += 8) {
+    const int64_t half = column % kInt8PanelColumns;
+    const uint8_t* panel = p.weight + column / kInt8PanelColumns * panel_bytes;
+    t.columns = p.columns - column;
+    t.scale = load_n(p.scale + column, t.columns);
+    t.bias = load_n(p.bias + column, t.columns);
+    // The first half of a panel is what comes from memory.
+    for (int64_t b = 0; b < blocks; ++b) {
+      const int64_t row = b * kRows, rows = p.row_count - row < kRows ? p.row_count - row : kRows;
+      const int64_t at = row * p.y_stride + column;
+      t.steps = p.steps + row;
+      t.starts = p.starts + row;
+      t.residual = p.residual == nullptr ? nullptr : p.residual + at;
+      t.y = p.y + at;
+      kBlocks[rows](p.rows + row * groups * 8, panel + 4 * half, groups, panel + kAhead, half == 0 ? 64 : 0, t);
+    }
+  }
+}
+
+}  // namespace
+
+extern const Int8Kernels kInt8Avx2;
+const Int8Kernels kInt8Avx2 = {kRows, 2, quantise, product};
+
+}  // namespace lutc::kernels
