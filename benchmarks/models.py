@@ -77,7 +77,7 @@ def measure(
     original = network.find()
     folder = WORK / "models" / f"{network.name}-{network.shape}"
     model = peer_models.static(original, folder, network.feed)
-    work = Workload(network.name, model, folder, [network.feed], threads, isa, network.module, network.heads)
+    work = Workload(network.name, model, folder, [network.feed], threads, isa, network.module, network.transformer)
     peers = open_peers(work, [name for name in peer_names if name != "tvm_fp32"])
     sessions, paths = open_forms(network, original, forms, isa, threads, peers.skipped)
     ours = {form: functools.partial(s.run, None, _known(s, network.feed)) for form, s in sessions.items()}

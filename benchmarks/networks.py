@@ -33,7 +33,7 @@ class Network:
         find: Makes or finds the ONNX file; raises FileNotFoundError or ImportError where that is impossible.
         feed: Inputs by name.
         module: The same network in PyTorch, called with the feed's arrays by name; None where there is none.
-        heads: Attention heads and hidden size of a transformer, for other runtimes' fusions.
+        transformer: Whether it is one.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Network:
     find: Callable[[], Path]
     feed: Feed
     module: Callable[[], Any] | None = None
-    heads: tuple[int, int] | None = None
+    transformer: bool = False
 
 
 def _kept(name: str, make: Callable[[Path], object]) -> Path:
@@ -99,7 +99,7 @@ def _image_feed(name: str, height: int, width: int) -> Feed:
 def minilm(tokens: int = 128) -> Network:
     """all-MiniLM-L6-v2: 6 layers, 384 features."""
     find = functools.partial(_kept, "minilm.onnx", export_minilm)
-    return Network("minilm", f"1x{tokens}", find, token_feed(tokens), _minilm_module, (12, 384))
+    return Network("minilm", f"1x{tokens}", find, token_feed(tokens), _minilm_module, True)
 
 
 def bert_base(tokens: int = 128) -> Network:
@@ -109,16 +109,14 @@ def bert_base(tokens: int = 128) -> Network:
         export_encoder(bert_encoder(), path, "torchscript", token_types=True)
 
     find = functools.partial(_kept, "bert-base.onnx", make)
-    return Network("bert-base", f"1x{tokens}", find, token_feed(tokens), bert_encoder, (12, 768))
+    return Network("bert-base", f"1x{tokens}", find, token_feed(tokens), bert_encoder, True)
 
 
 def six_layers(tokens: int = 64) -> Network:
     """Six encoder layers of BERT-base without embeddings: the headline setting of LUT-NN."""
     make = functools.partial(_export_layers, layers=6, tokens=tokens)
     find = functools.partial(_kept, f"bert-six-layers-{tokens}.onnx", make)
-    return Network(
-        "bert-six-layers", f"1x{tokens}", find, _hidden_feed(tokens), lambda: bert_encoder(6).encoder, (12, 768)
-    )
+    return Network("bert-six-layers", f"1x{tokens}", find, _hidden_feed(tokens), lambda: bert_encoder(6).encoder, True)
 
 
 def resnet20() -> Network:

@@ -1,4 +1,4 @@
-"""The ONNX files that other runtimes are given: cleaned up, fused, quantised as each likes it best.
+"""The ONNX files that other runtimes are given: cleaned up, quantised as each likes it best.
 
 Files are kept beside the work folder's other ones and made once.
 """
@@ -14,6 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.version_converter
+
+_OLDEST_OPSET = 13  # of quantisation per channel
 
 Feed = Mapping[str, np.ndarray]
 
@@ -50,7 +53,10 @@ def _quiet() -> Iterator[None]:
 
 
 def static(model: Path, folder: Path, feed: Feed) -> Path:
-    """The model with the feed's shapes written in and constants that no caller can override: best for every runtime."""
+    """The model with the feed's shapes written in and constants that no caller can override: best for every runtime.
+
+    An opset without quantisation per channel is converted to one that has it.
+    """
 
     def make(path: Path) -> None:
         proto = onnx.load(model)
@@ -68,27 +74,12 @@ def static(model: Path, folder: Path, feed: Feed) -> Path:
             for dim in value.type.tensor_type.shape.dim:
                 if dim.dim_param in sizes:
                     dim.dim_value = sizes[dim.dim_param]
+        version = next(each.version for each in proto.opset_import if each.domain in ("", "ai.onnx"))
+        if version < _OLDEST_OPSET:
+            proto = onnx.version_converter.convert_version(proto, _OLDEST_OPSET)
         onnx.save(proto, path)
 
     return _once(folder / "static.onnx", make)
-
-
-def fused(model: Path, folder: Path, heads: tuple[int, int]) -> Path:
-    """A transformer after ONNX Runtime's own optimiser for transformers.
-
-    Args:
-        model: The static model.
-        folder: Where to keep the result.
-        heads: Attention heads and hidden size.
-    """
-
-    def make(path: Path) -> None:
-        from onnxruntime.transformers.optimizer import optimize_model
-
-        optimised = optimize_model(str(model), "bert", num_heads=heads[0], hidden_size=heads[1], opt_level=1)
-        optimised.save_model_to_file(str(path))
-
-    return _once(folder / "fused.onnx", make)
 
 
 def dynamic_int8(model: Path, folder: Path, name: str) -> Path:
@@ -99,12 +90,13 @@ def dynamic_int8(model: Path, folder: Path, name: str) -> Path:
 
         prepared = path.with_name(f"{os.getpid()}-prepared.onnx")
         quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True, skip_optimization=True)
-        quantize_dynamic(prepared, path, per_channel=True, weight_type=QuantType.QInt8)
+        options = {"DefaultTensorType": onnx.TensorProto.FLOAT}
+        quantize_dynamic(prepared, path, per_channel=True, weight_type=QuantType.QInt8, extra_options=options)
 
     return _once(folder / f"{name}.onnx", make)
 
 
-def qdq(model: Path, folder: Path, feed: Feed, *, unsigned: bool, scope: str) -> Path:
+def qdq(model: Path, folder: Path, feed: Feed, *, unsigned: bool, scope: str, optimise: bool) -> Path:
     """Static int8 in the QDQ format, weights symmetric per channel, calibrated on the feed itself.
 
     Args:
@@ -114,6 +106,8 @@ def qdq(model: Path, folder: Path, feed: Feed, *, unsigned: bool, scope: str) ->
         unsigned: uint8 activations with a zero point, rather than symmetric int8 ones.
         scope: "layers": products with constant weights; "products": those of two activations, too; "all": every
             operator that the quantiser knows.
+        optimise: Let ONNX Runtime rewrite the graph first: good for convolutions (it folds what surrounds them), bad
+            for transformers (it makes Gemm and Reshape of MatMul and Add).
     """
     name = f"qdq-{'u8' if unsigned else 's8'}-{scope}.onnx"
 
@@ -129,7 +123,7 @@ def qdq(model: Path, folder: Path, feed: Feed, *, unsigned: bool, scope: str) ->
                 return self._left.pop() if self._left else None
 
         prepared = path.with_name(f"{os.getpid()}-prepared.onnx")
-        quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
+        quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True, skip_optimization=not optimise)
         graph = onnx.load(prepared, load_external_data=False).graph
         constants = {tensor.name for tensor in graph.initializer}
         layers = [
@@ -141,7 +135,11 @@ def qdq(model: Path, folder: Path, feed: Feed, *, unsigned: bool, scope: str) ->
             activation_type=QuantType.QUInt8 if unsigned else QuantType.QInt8, weight_type=QuantType.QInt8,
             nodes_to_quantize=layers if scope == "layers" else None,
             op_types_to_quantize=None if scope == "all" else ["MatMul", "Gemm", "Conv"],
-            extra_options={"ActivationSymmetric": not unsigned, "WeightSymmetric": True},
+            extra_options={
+                "ActivationSymmetric": not unsigned,
+                "WeightSymmetric": True,
+                "DefaultTensorType": onnx.TensorProto.FLOAT,
+            },
         )  # fmt: skip
 
     return _once(folder / name, make)

@@ -60,7 +60,7 @@ class Workload:
         threads: At most so many.
         isa: "avx512" for all that the CPU has; under "avx2" the environment holds the peers to that.
         module: The same network in PyTorch, or None.
-        heads: Attention heads and hidden size of a transformer, or None.
+        transformer: Whether the model is one.
         weights: Entries of its weights.
         cold_bytes: Calls take turns over copies of the model whose weights exceed this together; 0: one copy.
     """
@@ -72,7 +72,7 @@ class Workload:
     threads: int = 1
     isa: str = "avx512"
     module: Callable[[], Any] | None = None
-    heads: tuple[int, int] | None = None
+    transformer: bool = False
     weights: int = 0
     cold_bytes: int = 0
 
@@ -206,26 +206,21 @@ def _ort(path: Path, work: Workload) -> Maker:
 
 
 def _ort_fp32(work: Workload) -> dict[str, Maker]:
-    makers = {"plain": _ort(work.model, work)}
-    if work.heads:
-        makers["fused"] = _ort(peer_models.fused(work.model, work.folder, work.heads), work)
-    return makers
+    # Its fusions for transformers happen when a session is made: its separate optimiser adds nothing (measured).
+    return {"plain": _ort(work.model, work)}
 
 
 def _ort_dynamic(work: Workload) -> dict[str, Maker]:
-    makers = {"plain": _ort(peer_models.dynamic_int8(work.model, work.folder, "dynamic"), work)}
-    if work.heads:
-        base = peer_models.fused(work.model, work.folder, work.heads)
-        makers["fused"] = _ort(peer_models.dynamic_int8(base, work.folder, "dynamic-fused"), work)
-    return makers
+    return {"plain": _ort(peer_models.dynamic_int8(work.model, work.folder, "dynamic"), work)}
 
 
 def _qdq_files(work: Workload) -> Iterator[tuple[str, Path]]:
-    scopes = ("layers",) if _single(work) else ("layers", "products") if work.heads else ("layers", "all")
-    for scope in scopes:
-        for unsigned in (False, True):
-            name = f"{'u8' if unsigned else 's8'}-{scope}"
-            yield name, peer_models.qdq(work.model, work.folder, work.feeds[0], unsigned=unsigned, scope=scope)
+    scopes = ("layers",) if _single(work) else ("layers", "products") if work.transformer else ("layers", "all")
+    for scope, unsigned in itertools.product(scopes, (False, True)):
+        path = peer_models.qdq(
+            work.model, work.folder, work.feeds[0], unsigned=unsigned, scope=scope, optimise=not work.transformer
+        )
+        yield f"{'u8' if unsigned else 's8'}-{scope}", path
 
 
 def _single(work: Workload) -> bool:
