@@ -121,8 +121,8 @@ def compile(
         if calib is None:
             raise UsageError(needed_samples(graph, len(replaced)))
         graph, results = _fit(graph, choices, calib, seed, threads, resume, progress)
-    graph = QuantiseDense(integer)(graph).model
     report["layers"] = layer_rows(choices, results)
+    graph = QuantiseDense(integer)(graph).model
     plan = fuse(graph)
     pack(plan, isa)
     if save_onnx is not None:

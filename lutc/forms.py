@@ -33,7 +33,7 @@ PRESETS = {"accurate": "gain-v3", "balanced": "gain-v4", "fast": "plain-v8", "in
 DENSE_FORMS = ("fp32", "int8", "int16")
 """Forms without lookups: nothing to fit, no samples needed."""
 
-INTEGER_ATTENTION = False
+INTEGER_ATTENTION = True
 """Whether attention is int16 by default in a model of which any layer is not fp32."""
 
 _MOST_PRODUCTS = (2**31 - 1) // (127 * 127)  # that an int8 sum holds

@@ -70,33 +70,39 @@ void quantise(const float* x, int64_t stride, int64_t rows, int64_t features, ui
   }
 }
 
-/// Where a half panel's results go; pointers at its first column and the block's first row.
+/// Where a block's results go; pointers at its first column and row.
 struct Tile {
   const float* steps;
   const int32_t* starts;
-  __m256 scale, bias, floor;
+  const float *scale, *bias;
+  bool relu;
   const float* residual;
   float* y;
   int64_t stride;
   int64_t columns;
 };
 
+/// 8 columns of R rows, from the tile's column `first` on; acc holds the two partial sums of four columns each.
 template <int R>
-LUTC_INLINE void finish(const Tile& t, const __m256i (&acc)[R][2]) {
-  const bool whole = t.columns >= 8;
-  const __m256i mask = first_lanes(t.columns);
+LUTC_INLINE void finish(const Tile& t, int64_t first, const __m256i (&acc)[R][2]) {
+  const int64_t columns = t.columns - first;
+  if (columns <= 0) return;
+  const __m256i mask = first_lanes(columns);
+  const __m256 scale = load_n(t.scale + first, columns), bias = load_n(t.bias + first, columns);
+  const __m256 floor = _mm256_set1_ps(t.relu ? 0.0f : -__builtin_inff());
 #pragma GCC unroll 6
   for (int r = 0; r < R; ++r) {
+    const int64_t at = r * t.stride + first;
     const __m256i pairs = _mm256_hadd_epi32(acc[r][0], acc[r][1]);  // columns 0 1 4 5 2 3 6 7
     const __m256i sum = _mm256_add_epi32(_mm256_permute4x64_epi64(pairs, 0xd8), _mm256_set1_epi32(t.starts[r]));
-    const __m256 step = _mm256_mul_ps(_mm256_set1_ps(t.steps[r]), t.scale);
-    __m256 y = _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sum), step), t.bias);
-    y = _mm256_max_ps(t.floor, y);
-    if (t.residual != nullptr) y = _mm256_add_ps(y, load_n(t.residual + r * t.stride, t.columns));
-    if (whole) {
-      _mm256_storeu_ps(t.y + r * t.stride, y);
+    const __m256 step = _mm256_mul_ps(_mm256_set1_ps(t.steps[r]), scale);
+    __m256 y = _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sum), step), bias);
+    y = _mm256_max_ps(floor, y);
+    if (t.residual != nullptr) y = _mm256_add_ps(y, load_n(t.residual + at, columns));
+    if (columns >= 8) {
+      _mm256_storeu_ps(t.y + at, y);
     } else {
-      _mm256_maskstore_ps(t.y + r * t.stride, mask, y);
+      _mm256_maskstore_ps(t.y + at, mask, y);
     }
   }
 }
@@ -114,65 +120,57 @@ LUTC_INLINE void multiply(__m256i& sum0, __m256i& sum1, __m256i w0, __m256i w1, 
       : "x"(w0), "x"(w1), "m"(*reinterpret_cast<const int64_t*>(four)));
 }
 
-/// R rows times half a panel (8 columns).
-template <int R, int kUnroll>
-void block(const uint8_t* rows, const uint8_t* weight, int64_t groups, const uint8_t* ahead, int64_t ahead_step,
-           const Tile& t) {
-  __m256i acc[kUnroll][R][2];
+/// R rows times one half of a panel (8 columns), or both.
+template <int R, int kHalves>
+void block(const uint8_t* rows, const uint8_t* weight, int64_t groups, const uint8_t* ahead, const Tile& t) {
+  __m256i acc[kHalves][R][2];
+#pragma GCC unroll 2
+  for (int h = 0; h < kHalves; ++h)
 #pragma GCC unroll 6
-  for (int u = 0; u < kUnroll; ++u)
-#pragma GCC unroll 6
-    for (int r = 0; r < R; ++r) acc[u][r][0] = acc[u][r][1] = _mm256_setzero_si256();
-  const auto step = [&](__m256i(&sums)[R][2], int64_t u) __attribute__((always_inline)) {
-    const __m256i w0 = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(weight + 64 * u)));
-    const __m256i w1 = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(weight + 64 * u + 16)));
-#pragma GCC unroll 6
-    for (int r = 0; r < R; ++r) multiply(sums[r][0], sums[r][1], w0, w1, rows + 8 * (R * u + r));
-  };
-  int64_t g = 0;
-  for (; g + kUnroll <= groups; g += kUnroll, weight += 64 * kUnroll, rows += 8 * R * kUnroll) {
+    for (int r = 0; r < R; ++r) acc[h][r][0] = acc[h][r][1] = _mm256_setzero_si256();
+  for (int64_t g = 0; g < groups; ++g, weight += 64, rows += 8 * R, ahead += 64) {
     _mm_prefetch(ahead, _MM_HINT_T0);
-    ahead += kUnroll * ahead_step;
+#pragma GCC unroll 2
+    for (int h = 0; h < kHalves; ++h) {
+      const __m128i* bytes = reinterpret_cast<const __m128i*>(weight) + 2 * h;
+      const __m256i w0 = _mm256_cvtepu8_epi16(_mm_loadu_si128(bytes));
+      const __m256i w1 = _mm256_cvtepu8_epi16(_mm_loadu_si128(bytes + 1));
 #pragma GCC unroll 6
-    for (int u = 0; u < kUnroll; ++u) step(acc[u], u);
-  }
-  for (; g < groups; ++g, weight += 64, rows += 8 * R) step(acc[0], 0);
-#pragma GCC unroll 6
-  for (int u = 1; u < kUnroll; ++u)
-#pragma GCC unroll 6
-    for (int r = 0; r < R; ++r) {
-      acc[0][r][0] = _mm256_add_epi32(acc[0][r][0], acc[u][r][0]);
-      acc[0][r][1] = _mm256_add_epi32(acc[0][r][1], acc[u][r][1]);
+      for (int r = 0; r < R; ++r) multiply(acc[h][r][0], acc[h][r][1], w0, w1, rows + 8 * r);
     }
-  finish<R>(t, acc[0]);
+  }
+#pragma GCC unroll 2
+  for (int h = 0; h < kHalves; ++h) finish<R>(t, 8 * h, acc[h]);
 }
 
-using BlockFunction = void (*)(const uint8_t*, const uint8_t*, int64_t, const uint8_t*, int64_t, const Tile&);
+using BlockFunction = void (*)(const uint8_t*, const uint8_t*, int64_t, const uint8_t*, const Tile&);
 
-constexpr BlockFunction kBlocks[kRows + 1] = {nullptr,     block<1, 2>, block<2, 2>, block<3, 1>,
+constexpr BlockFunction kBlocks[kRows + 1] = {nullptr,     block<1, 1>, block<2, 1>, block<3, 1>,
                                               block<4, 1>, block<5, 1>, block<6, 1>};
+/// Few rows wait for memory: whole panels make one stream of it.
+constexpr BlockFunction kStreams[] = {nullptr, block<1, 2>, block<2, 2>, block<3, 2>};
+constexpr int64_t kStreamRows = 3;
 
 void product(const Int8Product& p) {
   const int64_t groups = (p.features + 3) / 4, panel_bytes = 64 * groups;
-  const int64_t blocks = (p.row_count + kRows - 1) / kRows;
+  const bool stream = p.row_count <= kStreamRows;
   Tile t;
-  t.floor = _mm256_set1_ps(p.relu ? 0.0f : -__builtin_inff());
+  t.relu = p.relu;
   t.stride = p.y_stride;
-  for (int64_t column = 0; column < p.columns; column += 8) {
-    const int64_t half = column % kInt8PanelColumns;
-    const uint8_t* panel = p.weight + column / kInt8PanelColumns * panel_bytes;
+  for (int64_t column = 0; column < p.columns; column += stream ? kInt8PanelColumns : 8) {
+    const uint8_t* weight = p.weight + column / kInt8PanelColumns * panel_bytes + column % kInt8PanelColumns * 4;
     t.columns = p.columns - column;
-    t.scale = load_n(p.scale + column, t.columns);
-    t.bias = load_n(p.bias + column, t.columns);
-    // The first half of a panel is what comes from memory.
-    for (int64_t b = 0; b < blocks; ++b) {
-      const int64_t row = b * kRows, rows = p.row_count - row < kRows ? p.row_count - row : kRows;
+    t.scale = p.scale + column;
+    t.bias = p.bias + column;
+    for (int64_t row = 0; row < p.row_count; row += kRows) {
+      const int64_t rows = p.row_count - row < kRows ? p.row_count - row : kRows;
       const int64_t at = row * p.y_stride + column;
       t.steps = p.steps + row;
       t.starts = p.starts + row;
       t.residual = p.residual == nullptr ? nullptr : p.residual + at;
       t.y = p.y + at;
-      kBlocks[rows](p.rows + row * groups * 8, panel + 4 * half, groups, panel + kAhead, half == 0 ? 64 : 0, t);
+      const BlockFunction function = stream ? kStreams[rows] : kBlocks[rows];
+      function(p.rows + row * groups * 8, weight, groups, weight + kAhead, t);
     }
   }
 }
