@@ -2,14 +2,14 @@
 
 namespace lutc {
 
-int64_t Attributes::get_int(const std::string& name, int64_t fallback) const {
+int64_t Attributes::get_int(std::string_view name, int64_t fallback) const {
   const auto it = values_.find(name);
   if (it == values_.end()) return fallback;
   const auto* v = std::get_if<int64_t>(&it->second);
   return v != nullptr ? *v : fallback;
 }
 
-double Attributes::get_float(const std::string& name, double fallback) const {
+double Attributes::get_float(std::string_view name, double fallback) const {
   const auto it = values_.find(name);
   if (it == values_.end()) return fallback;
   if (const auto* v = std::get_if<double>(&it->second)) return *v;
@@ -18,21 +18,24 @@ double Attributes::get_float(const std::string& name, double fallback) const {
   return fallback;
 }
 
-std::string Attributes::get_string(const std::string& name, const std::string& fallback) const {
+std::string Attributes::get_string(std::string_view name, const std::string& fallback) const {
   const auto it = values_.find(name);
   if (it == values_.end()) return fallback;
   const auto* v = std::get_if<std::string>(&it->second);
   return v != nullptr ? *v : fallback;
 }
 
-std::vector<int64_t> Attributes::get_ints(const std::string& name, const std::vector<int64_t>& fallback) const {
+const std::vector<int64_t>* Attributes::find_ints(std::string_view name) const {
   const auto it = values_.find(name);
-  if (it == values_.end()) return fallback;
-  const auto* v = std::get_if<std::vector<int64_t>>(&it->second);
-  return v != nullptr ? *v : fallback;
+  return it == values_.end() ? nullptr : std::get_if<std::vector<int64_t>>(&it->second);
 }
 
-std::vector<double> Attributes::get_floats(const std::string& name, const std::vector<double>& fallback) const {
+std::vector<int64_t> Attributes::get_ints(std::string_view name, const std::vector<int64_t>& fallback) const {
+  const std::vector<int64_t>* list = find_ints(name);
+  return list != nullptr ? *list : fallback;
+}
+
+std::vector<double> Attributes::get_floats(std::string_view name, const std::vector<double>& fallback) const {
   const auto it = values_.find(name);
   if (it == values_.end()) return fallback;
   if (const auto* v = std::get_if<std::vector<double>>(&it->second)) return *v;

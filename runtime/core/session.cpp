@@ -159,8 +159,8 @@ Result<int> Session::find_output(const std::string& name) const {
 Status Session::check_inputs(const TensorView* inputs) const {
   for (size_t i = 0; i < plan_.inputs.size(); ++i) {
     const Port& port = plan_.inputs[i];
-    const std::string given = dtype_name(inputs[i].dtype) + inputs[i].shape.to_string();
     const auto fail = [&](const std::string& why) {
+      const std::string given = dtype_name(inputs[i].dtype) + inputs[i].shape.to_string();
       return Status(ErrorCode::kInvalidArgument, "input " + port_text(port) + " was given " + given + ": " + why);
     };
     if (inputs[i].dtype != port.dtype) return fail(std::string("it must be ") + dtype_name(port.dtype));

@@ -17,6 +17,10 @@ class ConvTranspose : public OpBase {
     LUTC_RETURN_IF_ERROR(all_f32());
     groups_ = def_.attrs.get_int("group", 1);
     if (groups_ < 1) return invalid("group must be at least 1");
+    padding_ = def_.attrs.get_ints("output_padding", {});
+    wanted_ = def_.attrs.get_ints("output_shape", {});
+    for (int spatial = 1; spatial <= 2; ++spatial)
+      problems_[spatial - 1] = read_window(def_, spatial, &windows_[spatial - 1]);
     return Status::ok();
   }
 
@@ -78,7 +82,9 @@ class ConvTranspose : public OpBase {
       return invalid("input " + x.to_string() + " does not fit weight " + w.to_string());
     const int spatial = x.rank - 2;
     Window& window = plan->window;
-    LUTC_RETURN_IF_ERROR(read_window(def_, spatial, &window));
+    if (spatial > 2) return read_window(def_, spatial, &window);  // refuses
+    LUTC_RETURN_IF_ERROR(problems_[spatial - 1]);
+    window = windows_[spatial - 1];
     for (int d = 0; d < spatial; ++d) {
       int64_t& kernel = window.kernel[2 - spatial + d];
       if (w[2 + d] < 1 || (def_.attrs.has("kernel_shape") && kernel != w[2 + d]))
@@ -95,10 +101,8 @@ class ConvTranspose : public OpBase {
     plan->group_outputs = w[1];
     plan->outputs = w[1] * groups_;
     plan->taps = window.kernel[0] * window.kernel[1];
-    const std::vector<int64_t> none(static_cast<size_t>(spatial), 0);
-    const std::vector<int64_t> extra = def_.attrs.get_ints("output_padding", none);
-    const std::vector<int64_t> wanted = def_.attrs.get_ints("output_shape", {});
-    if (extra.size() != none.size() || (!wanted.empty() && wanted.size() != none.size()))
+    const size_t dims = static_cast<size_t>(spatial);
+    if ((!padding_.empty() && padding_.size() != dims) || (!wanted_.empty() && wanted_.size() != dims))
       return invalid("output_padding or output_shape has a wrong length");
     plan->shape = x;
     plan->shape[1] = plan->outputs;
@@ -106,15 +110,17 @@ class ConvTranspose : public OpBase {
       const int at = d - (2 - spatial);
       plan->in[d] = at < 0 ? 1 : x[2 + at];
       if (plan->in[d] < 1) return invalid("input " + x.to_string() + " has empty images");
-      const int64_t more = at < 0 ? 0 : extra[static_cast<size_t>(at)];
+      const int64_t more = at < 0 || padding_.empty() ? 0 : padding_[static_cast<size_t>(at)];
       if (more < 0 || more >= std::max(window.strides[d], window.dilations[d])) {
         if (more != 0) return invalid("output_padding must be smaller than the stride or the dilation");
       }
       const int64_t full = (plan->in[d] - 1) * window.strides[d] + window.extent(d) + more;
       const bool same = window.auto_pad == Window::Auto::kSameUpper || window.auto_pad == Window::Auto::kSameLower;
-      if (!wanted.empty() || same) {
+      if (!wanted_.empty() || same) {
         // The pads follow from the wanted size; the odd one goes to the end (SAME_UPPER) or to the start.
-        plan->out[d] = at < 0 ? 1 : !wanted.empty() ? wanted[static_cast<size_t>(at)] : plan->in[d] * window.strides[d];
+        plan->out[d] = at < 0             ? 1
+                       : !wanted_.empty() ? wanted_[static_cast<size_t>(at)]
+                                          : plan->in[d] * window.strides[d];
         const int64_t total = std::max<int64_t>(0, full - plan->out[d]);
         plan->pads[d] = window.auto_pad == Window::Auto::kSameUpper ? total / 2 : total - total / 2;
         if (plan->out[d] < 1 || plan->out[d] > full + more) return invalid("output_shape is out of range");
@@ -166,6 +172,9 @@ class ConvTranspose : public OpBase {
 
   const kernels::DenseKernels* dense_ = nullptr;
   int64_t groups_ = 1;
+  Window windows_[2];   ///< of one and of two spatial dims
+  Status problems_[2];  ///< why there is none
+  std::vector<int64_t> padding_, wanted_;
 };
 
 }  // namespace

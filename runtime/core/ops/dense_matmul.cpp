@@ -165,16 +165,18 @@ class MatMul : public Product {
   };
 
   Status make_plan(const Shape& a, const Shape& b, Plan* plan) const {
-    const std::string shapes = a.to_string() + " and " + b.to_string();
-    if (a.rank < 1 || b.rank < 1) return invalid("inputs " + shapes + " must not be scalars");
+    const auto misfit = [&](const char* why) {  // no text is made unless it is needed: run() comes here too
+      return invalid("inputs " + a.to_string() + " and " + b.to_string() + why);
+    };
+    if (a.rank < 1 || b.rank < 1) return misfit(" must not be scalars");
     plan->m = a.rank > 1 ? a[a.rank - 2] : 1;
     plan->k = a[a.rank - 1];
     plan->n = b.rank > 1 ? b[b.rank - 1] : 1;
-    if ((b.rank > 1 ? b[b.rank - 2] : b[0]) != plan->k) return invalid("inputs " + shapes + " do not fit");
+    if ((b.rank > 1 ? b[b.rank - 2] : b[0]) != plan->k) return misfit(" do not fit");
     Shape lead_a, lead_b, lead;
     for (int i = 0; i + 2 < a.rank; ++i) lead_a.dims[lead_a.rank++] = a[i];
     for (int i = 0; i + 2 < b.rank; ++i) lead_b.dims[lead_b.rank++] = b[i];
-    if (!broadcast(lead_a, lead_b, &lead)) return invalid("inputs " + shapes + " do not broadcast");
+    if (!broadcast(lead_a, lead_b, &lead)) return misfit(" do not broadcast");
     plan->output = lead;
     if (a.rank > 1) plan->output.dims[plan->output.rank++] = plan->m;
     if (b.rank > 1) plan->output.dims[plan->output.rank++] = plan->n;

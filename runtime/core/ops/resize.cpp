@@ -65,6 +65,7 @@ class Resize final : public OpBase {
     antialias_ = def_.attrs.get_int("antialias", 0) != 0;
     exclude_outside_ = def_.attrs.get_int("exclude_outside", 0) != 0;
     cubic_a_ = static_cast<float>(def_.attrs.get_float("cubic_coeff_a", -0.75));
+    axes_ = def_.attrs.get_ints("axes", {});
     extrapolation_ = static_cast<float>(def_.attrs.get_float("extrapolation_value", 0));
     if (mode_ != Mode::kNearest && dtype(0) != DType::kF32) return unsupported_dtype();
     if (present(3)) return expect_index_dtype(3);
@@ -134,10 +135,9 @@ class Resize final : public OpBase {
     int which[kMaxRank];
     int64_t count = in.rank;
     if (def_.attrs.has("axes")) {
-      const std::vector<int64_t> listed = def_.attrs.get_ints("axes", {});
       bool seen[kMaxRank] = {};
       count = 0;
-      for (int64_t value : listed) {
+      for (int64_t value : axes_) {
         const Result<int> at = axis(value, in.rank);
         if (!at.is_ok()) return at.status();
         if (seen[at.value()]) return invalid("axis " + std::to_string(value) + " is listed twice");
@@ -367,6 +367,7 @@ class Resize final : public OpBase {
   Mode mode_ = Mode::kNearest;
   Coordinates coordinates_ = Coordinates::kHalfPixel;
   Rounding rounding_ = Rounding::kPreferFloor;
+  std::vector<int64_t> axes_;
   int policy_ = 0;
   bool antialias_ = false, exclude_outside_ = false;
   float cubic_a_ = -0.75f, extrapolation_ = 0;
