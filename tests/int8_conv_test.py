@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lutc.plan import Plan, Port, Step
 from tests.one_step import ISAS, run_step
+from tests.plan_session import plan_session
 
 isas = st.sampled_from(ISAS)
 ACTIVATIONS = {
@@ -170,6 +172,47 @@ def test_not_a_number_harms_its_own_image_only(isa):
     x[0, 0, 2, 2], x[0, 1, 1, 1], x[0, 2, 0, 0] = np.nan, np.inf, -np.inf
     (y,) = run_step("int8_conv", [x, w, scale, scale], {}, constant=[1], isa=isa)
     np.testing.assert_array_equal(y[1], clean[1])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("batch", [0, 1, 3])
+def test_convolutions_in_a_row_hand_on_the_largest_magnitude(isa, threads, batch):
+    """Bit by bit what the steps give one at a time, where each finds the largest magnitude of its input itself."""
+    layers = [
+        {"pads": [1, 1, 1, 1], "activation": "relu"},
+        {"pads": [0, 2, 1, 0], "activation": "silu"},
+        {"strides": [2, 1], "activation": "none", "activation_after_residual": 1},
+        {"pads": [1, 1, 1, 1], "activation": "relu"},
+    ]
+    x = normal(1, batch, 5, 19, 21) * np.arange(1, batch + 1, dtype=np.float32)[:, None, None, None]
+    w = [weights(i, 5 + i, 4 + i if i else 5, 3, 3) for i in range(len(layers))]
+    scale = [np.full(len(v), 1 / 300, np.float32) for v in w]
+    bias = [normal(10 + i, len(v)) for i, v in enumerate(w)]
+    plan, y = Plan(), x
+    value = plan.add_value("f32")
+    plan.inputs.append(Port("x", value, "f32", tuple(f"d{i}" for i in range(4))))
+    for i, attrs in enumerate(layers):
+        constants = [plan.add_constant(f"{name}{i}", v) for name, v in (("w", w[i]), ("s", scale[i]), ("b", bias[i]))]
+        result = plan.add_value("f32")
+        plan.steps.append(Step("int8_conv", f"conv{i}", [value, *constants], [result], attrs))
+        plan.outputs.append(Port(f"y{i}", result, "f32", ("any",)))
+        value = result
+    outputs = plan_session(plan, isa=isa, threads=threads).run(None, {"x": x})
+    for i, attrs in enumerate(layers):
+        (y,) = run_step("int8_conv", [y, w[i], scale[i], bias[i]], attrs, constant=[1], isa=isa, threads=threads)
+        np.testing.assert_array_equal(outputs[i], y)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("largest", [np.nan, np.inf, -1.0, 0.0, 1e-40, 3e38])
+def test_a_wrong_largest_magnitude_does_no_harm(isa, largest):
+    x, w, one = normal(1, 1, 3, 9, 9), weights(2, 5, 3, 3, 3), np.ones(5, np.float32)
+    inputs = [x, w, one, one, None, np.array([largest], np.float32)]
+    (y,) = run_step("int8_conv", inputs, {}, constant=[1], isa=isa)
+    assert y.shape == (1, 5, 7, 7)
+    with pytest.raises(Exception, match="one value per image"):
+        run_step("int8_conv", [*inputs[:5], np.ones(2, np.float32)], {}, constant=[1], isa=isa)
 
 
 IMAGE, WEIGHT = (1, 2, 5, 5), (2, 2, 3, 3)

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "core/json.h"
+#include "core/link_maxima.h"
 #include "core/machine.h"
 #include "core/prepared.h"
 #include "core/step_context.h"
@@ -80,6 +81,7 @@ Result<std::unique_ptr<Session>> Session::build(std::unique_ptr<Artifact> artifa
   Result<Plan> plan = read_plan(session->artifact_->metadata("lutc.plan"), *session->artifact_);
   if (!plan.is_ok()) return plan.status();
   session->plan_ = std::move(plan.value());
+  link_maxima(&session->plan_);
   LUTC_RETURN_IF_ERROR(session->build_steps());
   return session;
 }

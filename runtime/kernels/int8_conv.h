@@ -44,6 +44,7 @@ struct Int8ConvBlock {
   const float* residual = nullptr;  ///< laid out as y, or null
   float* y = nullptr;               ///< of the first column
   int64_t y_stride = 0;             ///< from one column to the next
+  float* largest = nullptr;         ///< [lanes] grows to the largest magnitudes of y that were at hand, or null
 };
 
 struct Int8ConvKernels {

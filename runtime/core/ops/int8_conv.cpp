@@ -49,14 +49,14 @@ struct Axis {
 
 class Int8Conv : public OpBase {
  public:
-  static constexpr Arity kArity{4, 5, 1, 1};
+  static constexpr Arity kArity{4, 6, 1, 2};
   using OpBase::OpBase;
 
   Status init(const BuildContext& build) override {
     kernels_ = build.kernels->int8_conv;
     dense_ = build.kernels->dense;
     vector_ = build.kernels->vector;
-    for (int i : {0, 2, 3, 4}) {
+    for (int i : {0, 2, 3, 4, 5}) {
       if (present(i) && dtype(i) != DType::kF32) return invalid("input " + std::to_string(i) + " must be f32");
     }
     if (dtype(1) != DType::kI8 || !def_.inputs[1].constant) return invalid("the weight must be a constant of dtype i8");
@@ -84,6 +84,10 @@ class Int8Conv : public OpBase {
       }
       if (is_simple() || residual_first_) ctx.may_overwrite(0, 4);
     }
+    const Shape images{plan.batch};
+    if (present(5) && ctx.input_shape(5) != images)
+      return invalid("the largest magnitudes " + ctx.input_shape(5).to_string() + " are not one value per image");
+    if (ctx.num_outputs() > 1) LUTC_RETURN_IF_ERROR(ctx.set_output(1, DType::kF32, images));
     ctx.request_scratch(static_cast<size_t>(plan.scratch_bytes));
     return Status::ok();
   }
@@ -129,7 +133,7 @@ class Int8Conv : public OpBase {
     int64_t image_bytes, scratch_bytes;
   };
 
-  /// The scratch of an image: planes, the vectors, the taps, a maximum and a band of words for each thread.
+  /// The scratch of an image: planes, the vectors, the taps, maxima and a band of words for each thread.
   struct Scratch {
     uint8_t* planes;
     ConvVector* vectors;
@@ -145,7 +149,7 @@ class Int8Conv : public OpBase {
       planes = reinterpret_cast<uint8_t*>(pieces->floats(plane_words));
       vectors = reinterpret_cast<ConvVector*>(pieces->ints(vector_words));
       taps = pieces->ints(taps_);
-      maxima = pieces->floats(threads);
+      maxima = pieces->floats(threads * ConvVector::kMostLanes);
       bands = pieces->floats(plan.flat ? 0 : plan.band_rows * plan.columns.in * threads);
     }
   };
@@ -283,7 +287,8 @@ class Int8Conv : public OpBase {
     const Scratch scratch(plan, units_, taps(), ctx.num_threads(), &pieces);
     const float* x = ctx.input(0).as<float>() + index * inputs_ * plan.in_pixels;
     const int encoders = inputs_ * plan.in_pixels < kParallelWork ? 1 : threads;
-    const float largest = max_abs(ctx, x, inputs_ * plan.in_pixels, scratch, encoders);
+    const float largest =
+        present(5) ? ctx.input(5).as<float>()[index] : max_abs(ctx, x, inputs_ * plan.in_pixels, scratch, encoders);
     const float inv = largest > 0.0f ? 127.0f / largest : 0.0f;
     ctx.pool().parallel_for(units_, 1, encoders, [&](int64_t begin, int64_t end, int worker) {
       float* band = scratch.bands + worker * plan.band_rows * plan.columns.in;
@@ -304,15 +309,19 @@ class Int8Conv : public OpBase {
     b.residual_first = residual_first_;
     b.y_stride = plan.out_pixels;
     const int workers = plan.work < kWorthWaking ? 1 : threads;
-    ctx.pool().parallel_for(groups * blocks, 1, workers, [&](int64_t begin, int64_t end, int) {
+    const bool wanted = def_.outputs.size() > 1;
+    if (wanted) clear_maxima(ctx, scratch);
+    ctx.pool().parallel_for(groups * blocks, 1, workers, [&](int64_t begin, int64_t end, int worker) {
       for (int64_t item = begin; item < end; ++item) {
         const int64_t first = group_start(item / blocks), count = group_start(item / blocks + 1) - first;
         kernels::Int8ConvBlock mine = b;
         mine.vectors = scratch.vectors + first;
         mine.vector_count = static_cast<int>(count);
+        mine.largest = wanted ? scratch.maxima + worker * ConvVector::kMostLanes : nullptr;
         block(ctx, blocks_[static_cast<size_t>(item % blocks)], index, scratch.planes, &mine);
       }
     });
+    if (wanted) ctx.output(1).as_mut<float>()[index] = maximum(ctx, scratch);
   }
 
   void block(RunContext& ctx, const Block& block, int64_t image, const uint8_t* planes,
@@ -328,6 +337,8 @@ class Int8Conv : public OpBase {
     b->bias = ctx.input(3).as<float>() + block.output;
     b->residual = is_simple() || residual_first_ ? residual : nullptr;
     b->y = ctx.output(0).as_mut<float>() + offset;
+    float* largest = b->largest;
+    if (!is_simple()) b->largest = nullptr;
     kernels_->block(*b);
     if (is_simple()) return;
     const ConvVector& last = b->vectors[b->vector_count - 1];
@@ -335,15 +346,24 @@ class Int8Conv : public OpBase {
     for (int64_t at = first; at < first + b->columns * b->y_stride; at += b->y_stride) {
       vector_->epilogue_row(b->y + at, nullptr, b->residual == nullptr && residual != nullptr ? residual + at : nullptr,
                             activation_, false, b->y + at, count);
+      if (largest != nullptr) *largest = std::max(*largest, kernels_->max_abs(b->y + at, count));
     }
   }
 
   float max_abs(RunContext& ctx, const float* x, int64_t n, const Scratch& scratch, int threads) const {
-    std::fill(scratch.maxima, scratch.maxima + ctx.num_threads(), 0.0f);
+    clear_maxima(ctx, scratch);
     ctx.pool().parallel_for(n, 1024, threads, [&](int64_t begin, int64_t end, int worker) {
-      scratch.maxima[worker] = std::max(scratch.maxima[worker], kernels_->max_abs(x + begin, end - begin));
+      float& most = scratch.maxima[worker * ConvVector::kMostLanes];
+      most = std::max(most, kernels_->max_abs(x + begin, end - begin));
     });
-    return *std::max_element(scratch.maxima, scratch.maxima + ctx.num_threads());
+    return maximum(ctx, scratch);
+  }
+
+  void clear_maxima(RunContext& ctx, const Scratch& scratch) const {
+    std::fill(scratch.maxima, scratch.maxima + ctx.num_threads() * ConvVector::kMostLanes, 0.0f);
+  }
+  float maximum(RunContext& ctx, const Scratch& scratch) const {
+    return *std::max_element(scratch.maxima, scratch.maxima + ctx.num_threads() * ConvVector::kMostLanes);
   }
 
   /// Makes the plane of one unit.

@@ -97,7 +97,8 @@ LUTC_INLINE __m256 finish(const Int8ConvBlock& b, __m256 y, const Load& load) {
   return b.relu && b.residual_first ? _mm256_max_ps(zero, y) : y;
 }
 
-LUTC_INLINE void store(const Int8ConvBlock& b, const ConvVector& v, int64_t at, __m256 y) {
+/// Stores the outputs of a vector at y + at; returns them, and zeros for the lanes that are none.
+LUTC_INLINE __m256 store(const Int8ConvBlock& b, const ConvVector& v, int64_t at, __m256 y) {
   if (v.count == kLanes) {
     y = finish(b, y, [&] { return _mm256_loadu_ps(b.residual + at); });
     _mm256_storeu_ps(b.y + at, y);
@@ -107,7 +108,9 @@ LUTC_INLINE void store(const Int8ConvBlock& b, const ConvVector& v, int64_t at, 
     y = _mm256_permutevar8x32_ps(y, order);
     y = finish(b, y, [&] { return _mm256_maskload_ps(b.residual + at, mask); });
     _mm256_maskstore_ps(b.y + at, mask, y);
+    y = _mm256_and_ps(y, _mm256_castsi256_ps(mask));
   }
+  return y;
 }
 
 template <int kP, int kN>
@@ -140,15 +143,18 @@ void sum(const Int8ConvBlock& b) {
 #pragma GCC unroll 2
     for (int p = 0; p < kP; ++p) at[p] += b.unit_step;
   }
+  __m256 largest = _mm256_setzero_ps();
 #pragma GCC unroll 6
   for (int n = 0; n < kN; ++n) {
     const __m256 scale = _mm256_set1_ps(b.step * b.scale[n]), bias = _mm256_set1_ps(b.bias[n]);
 #pragma GCC unroll 2
     for (int p = 0; p < kP; ++p) {
       const __m256 y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[p][n]), scale, bias);
-      store(b, b.vectors[p], n * b.y_stride + b.vectors[p].output, y);
+      const __m256 stored = store(b, b.vectors[p], n * b.y_stride + b.vectors[p].output, y);
+      largest = _mm256_max_ps(largest, _mm256_andnot_ps(_mm256_set1_ps(-0.0f), stored));
     }
   }
+  if (b.largest != nullptr) _mm256_storeu_ps(b.largest, _mm256_max_ps(largest, _mm256_loadu_ps(b.largest)));
 }
 
 template <int kP>

@@ -93,7 +93,8 @@ LUTC_INLINE __m512 finish(const Int8ConvBlock& b, __m512 y, const Load& load) {
   return b.relu && b.residual_first ? _mm512_max_ps(zero, y) : y;
 }
 
-LUTC_INLINE void store(const Int8ConvBlock& b, const ConvVector& v, int64_t at, __m512 y) {
+/// Stores the outputs of a vector at y + at; returns them, and zeros for the lanes that are none.
+LUTC_INLINE __m512 store(const Int8ConvBlock& b, const ConvVector& v, int64_t at, __m512 y) {
   if (v.count == kLanes) {
     y = finish(b, y, [&] { return _mm512_loadu_ps(b.residual + at); });
     _mm512_storeu_ps(b.y + at, y);
@@ -103,6 +104,7 @@ LUTC_INLINE void store(const Int8ConvBlock& b, const ConvVector& v, int64_t at, 
     y = finish(b, y, [&] { return _mm512_maskz_loadu_ps(mask, b.residual + at); });
     _mm512_mask_storeu_ps(b.y + at, mask, y);
   }
+  return y;
 }
 
 template <int kP, int kN>
@@ -135,15 +137,18 @@ void sum(const Int8ConvBlock& b) {
 #pragma GCC unroll 4
     for (int p = 0; p < kP; ++p) at[p] += b.unit_step;
   }
+  __m512 largest = _mm512_setzero_ps();
 #pragma GCC unroll 6
   for (int n = 0; n < kN; ++n) {
     const __m512 scale = _mm512_set1_ps(b.step * b.scale[n]), bias = _mm512_set1_ps(b.bias[n]);
 #pragma GCC unroll 4
     for (int p = 0; p < kP; ++p) {
       const __m512 y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[p][n]), scale, bias);
-      store(b, b.vectors[p], n * b.y_stride + b.vectors[p].output, y);
+      const __m512 stored = store(b, b.vectors[p], n * b.y_stride + b.vectors[p].output, y);
+      largest = _mm512_max_ps(largest, _mm512_abs_ps(stored));
     }
   }
+  if (b.largest != nullptr) _mm512_storeu_ps(b.largest, _mm512_max_ps(largest, _mm512_loadu_ps(b.largest)));
 }
 
 template <int kP>

@@ -45,6 +45,7 @@ void finish(const Int8ConvBlock& b, const ConvVector& v, int column, const int32
     if (b.relu) y = y < 0.0f ? 0.0f : y;
     if (b.residual != nullptr && !b.residual_first) y += b.residual[at + i];
     b.y[at + i] = y;
+    if (b.largest != nullptr && std::fabs(y) > *b.largest) *b.largest = std::fabs(y);
   }
 }
 
