@@ -46,6 +46,8 @@ def choices_for(graph: ir.Model, text: str) -> list[LayerChoice]:
     special = dict(item.split("=") for item in rest)
     rules = []
     for choice in choose_layers(graph, "balanced"):
+        if choice.kind == "attention":
+            continue
         form = special.get(SITES.get((choice.D, choice.N), ""), base)
         rules.append((f"^{re.escape(choice.name)}$", form))
     return choose_layers(graph, "balanced", form=rules)

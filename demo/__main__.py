@@ -25,6 +25,7 @@ from benchmarks.models import passage
 from benchmarks.peers import quantize_int8, session_call
 from demo import prose
 from lutc._ort import ort_session
+from lutc.forms import Form
 from lutc.progress import default_progress
 from tests.models import export_minilm
 
@@ -79,8 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             model, calib=lambda: minilm.calibration_feeds(calibration), output=path, preset=preset,
             progress=default_progress(),
         )  # fmt: skip
-        replaced = sum(layer["form"] != "fp32" for layer in result.report["layers"])
-        console.print(f"   {replaced} of {len(result.report['layers'])} layers are lookups now: {path}")
+        layers = [layer for layer in result.report["layers"] if layer["op"] != "attention"]
+        replaced = sum(not Form.parse(layer["form"]).dense for layer in layers)
+        console.print(f"   {replaced} of {len(layers)} layers are lookups now: {path}")
         candidates.append(Candidate(f"lutc {preset}", path, lutc.InferenceSession(path, threads=1)))
 
     step(4, f"Embedding the {len(test)} held-out sentences with every model")
