@@ -83,6 +83,57 @@ def test_conv_of_model_sizes(isa, channels, outputs, size, kernel, group, stride
     np.testing.assert_allclose(ours, by_ort("Conv", [x, w, b], **attrs), rtol=1e-5, atol=2e-4)
 
 
+@settings(max_examples=100)
+@given(
+    batch=st.integers(1, 2),
+    group=st.sampled_from([1, 2]),
+    inputs=st.sampled_from([8, 9, 16]),
+    outputs=st.sampled_from([8, 13, 20]),
+    height=st.integers(4, 19),
+    width=st.sampled_from([4, 5, 7, 8, 14, 15, 16, 17, 31, 32, 33, 34, 35, 66]),
+    pads=st.lists(st.integers(0, 2), min_size=4, max_size=4),
+    activation=st.sampled_from(["none", "relu", "silu"]),
+    residual=st.booleans(),
+    after=st.integers(0, 1),
+    isa=isas,
+    threads=st.sampled_from([1, 2]),
+)
+def test_3x3_conv(batch, group, inputs, outputs, height, width, pads, activation, residual, after, isa, threads):
+    x, w = normal(1, batch, inputs * group, height, width), normal(2, outputs * group, inputs, 3, 3)
+    b = normal(3, outputs * group)
+    attrs = {"kernel_shape": [3, 3], "pads": pads, "group": group}
+    exact = by_ort("Conv", [x, w, b], **attrs)
+    r = normal(4, *exact.shape) if residual else None
+    act = {"relu": lambda v: np.maximum(v, 0), "silu": lambda v: v / (1 + np.exp(-v)), "none": lambda v: v}[activation]
+    added = np.float32(0) if r is None else r
+    exact = act(exact + added) if after else act(exact) + added
+    fused = {**attrs, "activation": activation, "activation_after_residual": after}
+    (ours,) = run_step("conv", [x, w, b, r], fused, constant=[1, 2], isa=isa, threads=threads)
+    np.testing.assert_allclose(ours, exact, rtol=1e-5, atol=4e-5)
+
+
+@settings(max_examples=60)
+@given(
+    channels=st.sampled_from([1, 3, 16, 33]),
+    size=st.sampled_from([(1, 1), (1, 15), (3, 5), (4, 4), (5, 13), (17, 16)]),
+    outputs=st.sampled_from([1, 4, 6, 7, 16, 25]),
+    constant=st.booleans(),
+    isa=isas,
+    threads=st.sampled_from([1, 2]),
+)
+def test_1x1_conv(channels, size, outputs, constant, isa, threads):
+    x, w = normal(1, 2, channels, *size), normal(2, outputs, channels, 1, 1)
+    (ours,) = run_step("conv", [x, w], constant=[1] if constant else [], isa=isa, threads=threads)
+    np.testing.assert_allclose(ours, by_ort("Conv", [x, w]), rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_conv_of_zeros_is_its_bias(isa):
+    x, w, b = np.zeros((1, 16, 9, 9), np.float32), normal(2, 16, 16, 3, 3), normal(3, 16)
+    (ours,) = run_step("conv", [x, w, b], {"pads": [1, 1, 1, 1]}, constant=[1, 2], isa=isa)
+    np.testing.assert_array_equal(ours, np.broadcast_to(b[:, None, None], ours.shape))
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("group", [1, 6])
 @pytest.mark.parametrize("after", [0, 1])

@@ -33,6 +33,13 @@ struct Expansion {
   int64_t first_row, rows, out_width;
 };
 
+/// Tiles of 2 x 2 outputs of a 3 x 3 convolution: `rows` rows of `columns` tiles from row first_row on, over an image
+/// of height x width pixels padded by top and left.
+struct Tiling {
+  int64_t height, width, top, left;
+  int64_t first_row, rows, columns;
+};
+
 struct DenseKernels {
   int panel_columns;  ///< columns of one packed panel
   int lanes;          ///< floats of one vector; divides panel_columns
@@ -63,8 +70,17 @@ struct DenseKernels {
   /// block: at most direct_rows. With fewer positions than lanes, x is read `lanes` floats wide all the same.
   void (*direct)(const float* x, const int64_t* offsets, int64_t terms, const float* packed, int64_t outputs,
                  int64_t block, int64_t positions, float* y, int64_t ldy, const Epilogue& epilogue);
-  /// The copies of `channels` channels, channel_stride apart, one after the other.
+  /// The copies of `channels` channels, channel_stride apart, one after the other; up to a vector behind is
+  /// overwritten.
   void (*expand)(const float* x, int64_t channel_stride, int64_t channels, const Expansion& how, float* y);
+
+  /// Winograd's transforms for one channel. Input: v[(4 u + w) * stride + tile] = (B' d B)[u][w] of the 4 x 4 pixels d
+  /// under each tile; up to a vector behind the last tile is overwritten. Output: the pixels A' m A of a height x width
+  /// plane y under the tiles, with one bias
+  /// (*epilogue.row_bias) and a residual plane beside y.
+  void (*winograd_input)(const float* x, const Tiling& tiling, float* v, int64_t stride);
+  void (*winograd_output)(const float* m, int64_t stride, const Tiling& tiling, float* y, int64_t height, int64_t width,
+                          const Epilogue& epilogue);
 };
 
 /// Floats of a packed k x n matrix.

@@ -315,13 +315,15 @@ void gather_strided(const float* x, int64_t stride, float* y, int64_t n) {
 }  // namespace lutc::kernels
 
 #include "kernels/direct_impl.h"
+#include "kernels/winograd_impl.h"
 
 namespace lutc::kernels {
 namespace {
 
 constexpr DenseKernels make_dense_kernels() {
-  return {kPanel,         W,           kBlockRows,         pack,        gemm,   dot,   axpy,
-          gather_strided, kDirectRows, kDirectVectors * W, pack_direct, direct, expand};
+  return {kPanel,      W,      kBlockRows,     pack,           gemm,
+          dot,         axpy,   gather_strided, kDirectRows,    kDirectVectors * W,
+          pack_direct, direct, expand,         winograd_input, winograd_output};
 }
 
 }  // namespace

@@ -63,18 +63,26 @@ void direct_block(const DirectCall& call, const float* w, int64_t row, int64_t f
   const bool residual_first =
       e.residual != nullptr && (e.activation_after_residual || e.activation == Activation::kNone);
   const bool relu = e.activation == Activation::kRelu && (e.residual == nullptr || residual_first);
-  const int64_t columns = masked ? call.positions : W;
   const Float floor = V::set1(relu ? 0.0f : -kInfinity);
-#pragma GCC unroll 32
-  for (int r = 0; r < kRows; ++r) {
-    float* y = call.y + (row + r) * call.ldy;
-    const float* residual = e.residual + (row + r) * e.residual_stride;
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) {
-      Float sum = block.acc[r][v];
-      if (residual_first) sum = V::add(sum, load_columns(residual + places[v], columns));
-      store_columns(y + places[v], V::max(floor, sum), columns);
+  float* y = call.y + row * call.ldy;
+  const float* residual = e.residual + row * e.residual_stride;
+  if (kVectors == 1 && masked) {
+    for (int r = 0; r < kRows; ++r, y += call.ldy, residual += e.residual_stride) {
+      Float sum = block.acc[r][0];
+      if (residual_first) sum = V::add(sum, V::load_n(residual, call.positions));
+      V::store_n(y, V::max(floor, sum), call.positions);
     }
+  } else if (residual_first) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r, y += call.ldy, residual += e.residual_stride)
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v)
+        V::store(y + places[v], V::max(floor, V::add(block.acc[r][v], V::load(residual + places[v]))));
+  } else {
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r, y += call.ldy)
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) V::store(y + places[v], V::max(floor, block.acc[r][v]));
   }
   if (e.activation == Activation::kNone || relu) return;
   // The last vector may overlap the one before it: activate what is new.
@@ -144,15 +152,14 @@ void pack_direct(const float* w, int64_t outputs, int64_t terms, int64_t block, 
   }
 }
 
+// Stores are whole vectors here (masked ones are slow on some CPUs): what lies behind is written later, in order.
 LUTC_INLINE void fill_zero(float* y, int64_t n) {
-  for (int64_t i = 0; i < n; i += W) store_columns(y + i, V::zero(), n - i);
+  for (int64_t i = 0; i < n; i += W) V::store(y + i, V::zero());
 }
-
-/// y[i] = x[i], n values, a vector at a time; the last one moves back where there is room.
 LUTC_INLINE void copy_floats(const float* x, float* y, int64_t n) {
   int64_t i = 0;
   for (; i + W <= n; i += W) V::store(y + i, V::load(x + i));
-  if (i < n) V::store_n(y + i, V::load_n(x + i, n - i), n - i);
+  if (i < n) V::store(y + i, V::load_n(x + i, n - i));
 }
 
 /// What of a phase of a column lies in the image: rows [first, last), and of each row the pixels [low, high).
@@ -163,12 +170,10 @@ struct RowRange {
 /// One phase of one column: pixel j of row r is x[(r * row_stride + up) * in_width + j * column_stride + shift].
 void expand_rows(const float* x, const Expansion& how, int64_t up, int64_t shift, const RowRange& range, float* y) {
   const int64_t width = how.out_width, n = range.last - range.first;
+  if (n <= 0 || range.low >= range.high) return fill_zero(y, how.rows * width);
   fill_zero(y, range.first * width);
-  fill_zero(y + range.last * width, (how.rows - range.last) * width);
-  if (n <= 0) return;
   float* row = y + range.first * width;
   const float* from = x + (range.first * how.row_stride + up) * how.in_width + shift;
-  if (range.low >= range.high) return fill_zero(row, n * width);
   if (width == 1) {
     gather_strided(from, how.row_stride * how.in_width, row, n);
   } else if (how.row_stride == 1 && how.column_stride == 1 && how.in_width == width) {
@@ -185,10 +190,11 @@ void expand_rows(const float* x, const Expansion& how, int64_t up, int64_t shift
         const int64_t low = range.low > j ? range.low - j : 0, high = min_of(W, range.high - j);
         const Float pixels =
             high > low ? load_pixels(from + j * how.column_stride, how.column_stride, low, high) : V::zero();
-        store_columns(row + j, pixels, width - j);
+        V::store(row + j, pixels);
       }
     }
   }
+  fill_zero(y + range.last * width, (how.rows - range.last) * width);
 }
 
 void expand(const float* x, int64_t channel_stride, int64_t channels, const Expansion& how, float* y) {

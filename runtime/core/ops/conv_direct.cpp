@@ -49,7 +49,6 @@ DirectConv::DirectConv(const ConvShape& shape, const DenseKernels& dense, bool w
     bytes_ = all;
 }
 
-/// Even shares: 16 outputs are 6 + 5 + 5 rather than 6 + 6 + 4.
 int64_t DirectConv::block_rows(const DenseKernels& dense, int64_t group_outputs) {
   const int64_t blocks = (group_outputs + dense.direct_rows - 1) / dense.direct_rows;
   return (group_outputs + blocks - 1) / blocks;

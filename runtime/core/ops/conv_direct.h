@@ -45,9 +45,11 @@ class DirectConv {
   static void pack(const kernels::DenseKernels& dense, const float* w, int64_t outputs, int64_t groups, int64_t depth,
                    float* packed);
 
+  /// Outputs of a register block: even shares, 16 are 6 + 5 + 5 rather than 6 + 6 + 4.
+  static int64_t block_rows(const kernels::DenseKernels& dense, int64_t group_outputs);
+
  private:
   struct Scratch;
-  static int64_t block_rows(const kernels::DenseKernels& dense, int64_t group_outputs);
   void plan_expansion();
   void cut(int threads);
   int64_t plane_floats(int64_t rows) const;

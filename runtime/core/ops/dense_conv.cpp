@@ -1,5 +1,6 @@
 // Convolution, 1-D and 2-D, grouped, dilated, with fused bias, residual and activation.
 #include "core/ops/conv_direct.h"
+#include "core/ops/conv_winograd.h"
 
 namespace lutc {
 namespace ops {
@@ -35,7 +36,9 @@ class Conv : public OpBase {
     }
     LUTC_RETURN_IF_ERROR(ctx.set_output(0, DType::kF32, shape.output));
     if (shape.output.elements() == 0 || is_dot(shape)) return Status::ok();
-    const int64_t bytes = DirectConv(shape, *dense_, !packed_.empty(), threads(shape, ctx.num_threads())).bytes();
+    const int threads = this->threads(shape, ctx.num_threads());
+    const int64_t bytes = use_winograd(shape) ? WinogradConv(shape, *dense_, threads).bytes()
+                                              : DirectConv(shape, *dense_, !packed_.empty(), threads).bytes();
     if (bytes < 0) return step_error(def_, ErrorCode::kOutOfMemory, "the scratch size overflows");
     ctx.request_scratch(static_cast<size_t>(bytes));
     return Status::ok();
@@ -45,9 +48,11 @@ class Conv : public OpBase {
     ConvShape shape;
     LUTC_RETURN_IF_ERROR(make_shape(ctx.input(0).shape, ctx.input(1).shape, &shape));
     if (shape.output.elements() == 0) return Status::ok();
+    const bool winograd = use_winograd(shape);
+    const PackedMatrix& packed = winograd ? transformed_ : packed_;
     const ConvOperands operands{ctx.input(0).as<float>(),
                                 ctx.input(1).as<float>(),
-                                packed_.empty() ? nullptr : packed_.data(),
+                                packed.empty() ? nullptr : packed.data(),
                                 present(2) ? ctx.input(2).as<float>() : nullptr,
                                 present(3) ? ctx.input(3).as<float>() : nullptr,
                                 ctx.output(0).as_mut<float>(),
@@ -58,6 +63,8 @@ class Conv : public OpBase {
       ctx.pool().parallel_for(shape.batch * groups_, 1, threads, [&](int64_t begin, int64_t end, int) {
         for (int64_t unit = begin; unit < end; ++unit) dots(shape, operands, unit);
       });
+    } else if (winograd) {
+      WinogradConv(shape, *dense_, threads).run(ctx, operands, threads);
     } else {
       DirectConv(shape, *dense_, !packed_.empty(), threads).run(ctx, operands, threads);
     }
@@ -73,11 +80,18 @@ class Conv : public OpBase {
     window_rank_ = shape.rank;
     const int64_t outputs = shape[0], elements = shape.elements();
     if (elements == 0 || outputs % groups_ != 0) return Status::ok();  // infer() says what is wrong
-    if (!packed_.allocate(elements))
-      return step_error(def_, ErrorCode::kOutOfMemory, "no memory for the packed weight");
-    DirectConv::pack(*dense_, w.tensor.as<float>(), outputs, groups_, elements / outputs, packed_.data_mut());
+    const float* data = w.tensor.as<float>();
+    if (!packed_.allocate(elements)) return no_memory();
+    DirectConv::pack(*dense_, data, outputs, groups_, elements / outputs, packed_.data_mut());
+    Window window = window_;
+    for (int d = 2; d < shape.rank; ++d) window.kernel[d + 2 - shape.rank] = shape[d];
+    if (shape.rank != 4 || !WinogradConv::suits(window, shape[1], outputs / groups_)) return Status::ok();
+    if (!transformed_.allocate(WinogradConv::packed_floats(outputs, shape[1]))) return no_memory();
+    WinogradConv::pack(*dense_, data, outputs, groups_, shape[1], transformed_.data_mut());
     return Status::ok();
   }
+  Status no_memory() const { return step_error(def_, ErrorCode::kOutOfMemory, "no memory for the packed weight"); }
+  bool use_winograd(const ConvShape& shape) const { return !transformed_.empty() && WinogradConv::suits(shape); }
 
   Status make_shape(const Shape& x, const Shape& w, ConvShape* shape) const {
     if (x.rank != w.rank || x.rank < 3)
@@ -145,8 +159,9 @@ class Conv : public OpBase {
 
   const kernels::DenseKernels* dense_ = nullptr;
   const kernels::VectorKernels* vector_ = nullptr;
-  PackedMatrix packed_;  ///< constant weights, as DirectConv wants them
-  Window window_;        ///< read at load, for inputs of rank window_rank_
+  PackedMatrix packed_;       ///< constant weights, as DirectConv wants them
+  PackedMatrix transformed_;  ///< the same for WinogradConv, where that suits
+  Window window_;             ///< read at load, for inputs of rank window_rank_
   int window_rank_ = -1;
   kernels::Activation activation_ = kernels::Activation::kNone;
   bool activation_after_residual_ = false;

@@ -9,8 +9,8 @@ namespace {
 constexpr int kBlockRows = LUTC_BLOCK_ROWS;
 constexpr int kPanelVectors = 2;
 // The block of direct convolution: outputs x vectors of positions.
-constexpr int kDirectRows = 4;
-constexpr int kDirectVectors = 3;
+constexpr int kDirectRows = 6;
+constexpr int kDirectVectors = 2;
 constexpr const VectorKernels& kMaths = kVectorAvx2;
 }  // namespace
 }  // namespace lutc::kernels

@@ -28,11 +28,14 @@ struct Simd {
     return _mm256_blendv_ps(set1(fill), _mm256_maskload_ps(p, m), as_float(m));
   }
   /// Lanes [low, high) of p[0 .. 8), zero elsewhere; touches no other memory. Bounds outside [0, 8] count as those.
-  LUTC_INLINE Float load_range(const float* p, int64_t low, int64_t high) {
+  LUTC_INLINE Float load_range(const float* p, int64_t low, int64_t high) { return load_where(p, range(low, high)); }
+  /// Lanes [low, high), clamped to those there are.
+  LUTC_INLINE Mask range(int64_t low, int64_t high) {
     low = low < 0 ? 0 : low > 8 ? 8 : low;
     high = high > 8 ? 8 : high < 0 ? 0 : high;
-    return _mm256_maskload_ps(p, _mm256_andnot_si256(first(low), first(high)));
+    return as_float(_mm256_andnot_si256(first(low), first(high)));
   }
+  LUTC_INLINE Float load_where(const float* p, Mask m) { return _mm256_maskload_ps(p, as_int(m)); }
   LUTC_INLINE void store(float* p, Float v) { _mm256_storeu_ps(p, v); }
   LUTC_INLINE void store_n(float* p, Float v, int64_t n) { _mm256_maskstore_ps(p, first(n), v); }
 
@@ -106,6 +109,12 @@ struct Simd {
     const Float low = _mm256_permute2f128_ps(a, b, 0x20), high = _mm256_permute2f128_ps(a, b, 0x31);
     *even = _mm256_shuffle_ps(low, high, 0x88);
     *odd = _mm256_shuffle_ps(low, high, 0xdd);
+  }
+  /// The inverse of deinterleave.
+  LUTC_INLINE void interleave(Float even, Float odd, Float* a, Float* b) {
+    const Float low = _mm256_unpacklo_ps(even, odd), high = _mm256_unpackhi_ps(even, odd);
+    *a = _mm256_permute2f128_ps(low, high, 0x20);
+    *b = _mm256_permute2f128_ps(low, high, 0x31);
   }
 
   LUTC_INLINE float sum(Float a) {

@@ -32,12 +32,14 @@ struct Simd {
     return _mm512_mask_loadu_ps(set1(fill), first(n), p);
   }
   /// Lanes [low, high) of p[0 .. 16), zero elsewhere; touches no other memory. Bounds outside [0, 16] count as those.
-  LUTC_INLINE Float load_range(const float* p, int64_t low, int64_t high) {
+  LUTC_INLINE Float load_range(const float* p, int64_t low, int64_t high) { return load_where(p, range(low, high)); }
+  /// Lanes [low, high), clamped to those there are.
+  LUTC_INLINE Mask range(int64_t low, int64_t high) {
     low = low < 0 ? 0 : low;
     high = high > 16 ? 16 : high;
-    const Mask m = high > low ? static_cast<Mask>(first(high) & ~first(low)) : Mask{0};
-    return _mm512_maskz_loadu_ps(m, p);
+    return high > low ? static_cast<Mask>(first(high) & ~first(low)) : Mask{0};
   }
+  LUTC_INLINE Float load_where(const float* p, Mask m) { return _mm512_maskz_loadu_ps(m, p); }
   LUTC_INLINE void store(float* p, Float v) { _mm512_storeu_ps(p, v); }
   LUTC_INLINE void store_n(float* p, Float v, int64_t n) { _mm512_mask_storeu_ps(p, first(n), v); }
 
@@ -111,6 +113,12 @@ struct Simd {
     const Int e = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     *even = _mm512_permutex2var_ps(a, e, b);
     *odd = _mm512_permutex2var_ps(a, _mm512_or_si512(e, set1_int(1)), b);
+  }
+  /// The inverse of deinterleave.
+  LUTC_INLINE void interleave(Float even, Float odd, Float* a, Float* b) {
+    const Int low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    *a = _mm512_permutex2var_ps(even, low, odd);
+    *b = _mm512_permutex2var_ps(even, add_int(low, set1_int(8)), odd);
   }
 
   LUTC_INLINE float sum(Float a) { return _mm512_reduce_add_ps(a); }

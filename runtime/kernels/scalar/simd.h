@@ -33,9 +33,17 @@ struct Simd {
     return v;
   }
   /// Lanes [low, high) of p[0 .. 4), zero elsewhere; touches no other memory. Bounds outside [0, 4] count as those.
-  LUTC_INLINE Float load_range(const float* p, int64_t low, int64_t high) {
+  LUTC_INLINE Float load_range(const float* p, int64_t low, int64_t high) { return load_where(p, range(low, high)); }
+  /// Lanes [low, high), clamped to those there are.
+  LUTC_INLINE Mask range(int64_t low, int64_t high) {
+    Mask m = {};
+    for (int64_t i = low < 0 ? 0 : low; i < high && i < 4; ++i) m[i] = -1;
+    return m;
+  }
+  LUTC_INLINE Float load_where(const float* p, Mask m) {
     Float v = zero();
-    for (int64_t i = low < 0 ? 0 : low; i < high && i < 4; ++i) v[i] = p[i];
+    for (int i = 0; i < kWidth; ++i)
+      if (m[i] != 0) v[i] = p[i];
     return v;
   }
   LUTC_INLINE void store(float* p, Float v) { std::memcpy(p, &v, sizeof(v)); }
@@ -109,6 +117,11 @@ struct Simd {
   LUTC_INLINE void deinterleave(Float a, Float b, Float* even, Float* odd) {
     *even = Float{a[0], a[2], b[0], b[2]};
     *odd = Float{a[1], a[3], b[1], b[3]};
+  }
+  /// The inverse of deinterleave.
+  LUTC_INLINE void interleave(Float even, Float odd, Float* a, Float* b) {
+    *a = Float{even[0], odd[0], even[1], odd[1]};
+    *b = Float{even[2], odd[2], even[3], odd[3]};
   }
 
   LUTC_INLINE float sum(Float a) { return (a[0] + a[2]) + (a[1] + a[3]); }
