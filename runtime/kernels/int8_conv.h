@@ -23,11 +23,11 @@ struct ConvVector {
   uint8_t lanes[kMostLanes];  ///< which ones, in order; any lane beyond `count`
 };
 
-/// A few vectors of positions times a few output channels, over all units and taps:
+/// Vectors of positions times a few output channels, over all units and taps:
 /// y = relu(residual + float(acc) * (step * scale) + bias), or the residual after the relu.
 struct Int8ConvBlock {
   const ConvVector* vectors = nullptr;
-  int vector_count = 0;             ///< 1 .. Int8ConvKernels::block_vectors
+  int vector_count = 0;             ///< best a multiple of Int8ConvKernels::block_vectors
   int columns = 0;                  ///< 1 .. Int8ConvKernels::block_columns
   const uint8_t* pixels = nullptr;  ///< plane of the first unit
   int64_t unit_step = 0;            ///< bytes from one unit's plane to the next
@@ -50,7 +50,7 @@ struct Int8ConvBlock {
 struct Int8ConvKernels {
   int unit;           ///< channels of a word: 4 (uint8, offset by 128) or 2 (int16)
   int lanes;          ///< words of one vector
-  int block_vectors;  ///< most vectors of a block
+  int block_vectors;  ///< vectors whose sums the registers hold
   int block_columns;  ///< most output channels of a block
 
   /// Largest |x[i]|; 0 when n == 0. Unspecified when there is a NaN.

@@ -110,6 +110,7 @@ class Int8Conv : public OpBase {
 
  private:
   static constexpr double kWorthWaking = 2e6;   ///< multiply-adds: some ten microseconds
+  static constexpr int64_t kTileBytes = 16384;  ///< of pixels
   static constexpr int64_t kBandPixels = 2048;  ///< quantised at once, so that they stay in L1
 
   /// Output channels that one block makes, and the units they read.
@@ -296,10 +297,8 @@ class Int8Conv : public OpBase {
     });
     place_taps(plan, scratch.taps);
     const int64_t vectors = place_vectors(plan, scratch.vectors);
-
-    // Vectors come in groups as even as can be; a range of items is a few groups, and blocks of the first and last.
-    const int64_t groups = ceil_div(vectors, kernels_->block_vectors), blocks = static_cast<int64_t>(blocks_.size());
-    const auto group_start = [=](int64_t g) { return g * (vectors / groups) + std::min(g, vectors % groups); };
+    const int workers = plan.work < kWorthWaking ? 1 : threads;
+    const int64_t blocks = static_cast<int64_t>(blocks_.size()), size = tile_vectors(vectors, workers);
     kernels::Int8ConvBlock b;
     b.unit_step = plan.unit_step;
     b.taps = scratch.taps;
@@ -308,20 +307,28 @@ class Int8Conv : public OpBase {
     b.relu = activation_ == Activation::kRelu;
     b.residual_first = residual_first_;
     b.y_stride = plan.out_pixels;
-    const int workers = plan.work < kWorthWaking ? 1 : threads;
     const bool wanted = def_.outputs.size() > 1;
     if (wanted) clear_maxima(ctx, scratch);
-    ctx.pool().parallel_for(groups * blocks, 1, workers, [&](int64_t begin, int64_t end, int worker) {
+    ctx.pool().parallel_for(ceil_div(vectors, size) * blocks, 1, workers, [&](int64_t begin, int64_t end, int worker) {
       for (int64_t item = begin; item < end; ++item) {
-        const int64_t first = group_start(item / blocks), count = group_start(item / blocks + 1) - first;
+        const int64_t first = item / blocks * size;
         kernels::Int8ConvBlock mine = b;
         mine.vectors = scratch.vectors + first;
-        mine.vector_count = static_cast<int>(count);
+        mine.vector_count = static_cast<int>(std::min(size, vectors - first));
         mine.largest = wanted ? scratch.maxima + worker * ConvVector::kMostLanes : nullptr;
         block(ctx, blocks_[static_cast<size_t>(item % blocks)], index, scratch.planes, &mine);
       }
     });
     if (wanted) ctx.output(1).as_mut<float>()[index] = maximum(ctx, scratch);
+  }
+
+  /// Vectors of one tile, for which each block is computed in turn: their pixels stay in L1, the weights of a block
+  /// too.
+  int64_t tile_vectors(int64_t vectors, int workers) const {
+    const int64_t group = kernels_->block_vectors, bytes = 4 * kernels_->lanes * blocks_.front().units;
+    int64_t size = std::max<int64_t>(1, kTileBytes / (bytes * group)) * group;
+    if (workers > 1) size = std::min(size, ceil_div(ceil_div(vectors, 2 * workers), group) * group);
+    return size;
   }
 
   void block(RunContext& ctx, const Block& block, int64_t image, const uint8_t* planes,

@@ -114,11 +114,11 @@ LUTC_INLINE __m256 store(const Int8ConvBlock& b, const ConvVector& v, int64_t at
 }
 
 template <int kP, int kN>
-void sum(const Int8ConvBlock& b) {
+void sum(const Int8ConvBlock& b, const ConvVector* vectors) {
   __m256i acc[kP][kN];
   const uint8_t* at[kP];
 #pragma GCC unroll 2
-  for (int p = 0; p < kP; ++p) at[p] = b.pixels + 4 * b.vectors[p].position;
+  for (int p = 0; p < kP; ++p) at[p] = b.pixels + 4 * vectors[p].position;
 #pragma GCC unroll 6
   for (int n = 0; n < kN; ++n) {
     const __m256i start = _mm256_set1_epi32(b.starts[n]);
@@ -150,32 +150,36 @@ void sum(const Int8ConvBlock& b) {
 #pragma GCC unroll 2
     for (int p = 0; p < kP; ++p) {
       const __m256 y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[p][n]), scale, bias);
-      const __m256 stored = store(b, b.vectors[p], n * b.y_stride + b.vectors[p].output, y);
+      const __m256 stored = store(b, vectors[p], n * b.y_stride + vectors[p].output, y);
       largest = _mm256_max_ps(largest, _mm256_andnot_ps(_mm256_set1_ps(-0.0f), stored));
     }
   }
   if (b.largest != nullptr) _mm256_storeu_ps(b.largest, _mm256_max_ps(largest, _mm256_loadu_ps(b.largest)));
 }
 
-template <int kP>
-void columns(const Int8ConvBlock& b) {
-  switch (b.columns) {
-    case 1:
-      return sum<kP, 1>(b);
-    case 2:
-      return sum<kP, 2>(b);
-    case 3:
-      return sum<kP, 3>(b);
-    case 4:
-      return sum<kP, 4>(b);
-    case 5:
-      return sum<kP, 5>(b);
-    default:
-      return sum<kP, 6>(b);
-  }
+template <int kN>
+void groups(const Int8ConvBlock& b) {
+  int i = 0;
+  for (; i + kVectors <= b.vector_count; i += kVectors) sum<kVectors, kN>(b, b.vectors + i);
+  if (i < b.vector_count) sum<1, kN>(b, b.vectors + i);
 }
 
-void block(const Int8ConvBlock& b) { b.vector_count == 1 ? columns<1>(b) : columns<2>(b); }
+void block(const Int8ConvBlock& b) {
+  switch (b.columns) {
+    case 1:
+      return groups<1>(b);
+    case 2:
+      return groups<2>(b);
+    case 3:
+      return groups<3>(b);
+    case 4:
+      return groups<4>(b);
+    case 5:
+      return groups<5>(b);
+    default:
+      return groups<6>(b);
+  }
+}
 
 }  // namespace
 

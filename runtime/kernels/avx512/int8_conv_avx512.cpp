@@ -108,11 +108,11 @@ LUTC_INLINE __m512 store(const Int8ConvBlock& b, const ConvVector& v, int64_t at
 }
 
 template <int kP, int kN>
-void sum(const Int8ConvBlock& b) {
+void sum(const Int8ConvBlock& b, const ConvVector* vectors) {
   __m512i acc[kP][kN];
   const uint8_t* at[kP];
 #pragma GCC unroll 4
-  for (int p = 0; p < kP; ++p) at[p] = b.pixels + 4 * b.vectors[p].position;
+  for (int p = 0; p < kP; ++p) at[p] = b.pixels + 4 * vectors[p].position;
 #pragma GCC unroll 6
   for (int n = 0; n < kN; ++n) {
     const __m512i start = _mm512_set1_epi32(b.starts[n]);
@@ -144,41 +144,52 @@ void sum(const Int8ConvBlock& b) {
 #pragma GCC unroll 4
     for (int p = 0; p < kP; ++p) {
       const __m512 y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[p][n]), scale, bias);
-      const __m512 stored = store(b, b.vectors[p], n * b.y_stride + b.vectors[p].output, y);
+      const __m512 stored = store(b, vectors[p], n * b.y_stride + vectors[p].output, y);
       largest = _mm512_max_ps(largest, _mm512_abs_ps(stored));
     }
   }
   if (b.largest != nullptr) _mm512_storeu_ps(b.largest, _mm512_max_ps(largest, _mm512_loadu_ps(b.largest)));
 }
 
-template <int kP>
-void columns(const Int8ConvBlock& b) {
-  switch (b.columns) {
-    case 1:
-      return sum<kP, 1>(b);
-    case 2:
-      return sum<kP, 2>(b);
-    case 3:
-      return sum<kP, 3>(b);
-    case 4:
-      return sum<kP, 4>(b);
-    case 5:
-      return sum<kP, 5>(b);
-    default:
-      return sum<kP, 6>(b);
+/// All vectors, in groups as even as can be.
+template <int kN>
+void groups(const Int8ConvBlock& b) {
+  const int count = (b.vector_count + kVectors - 1) / kVectors;
+  const ConvVector* vectors = b.vectors;
+  for (int g = count, left = b.vector_count; g > 0; --g) {
+    const int size = (left + g - 1) / g;
+    switch (size) {
+      case 1:
+        sum<1, kN>(b, vectors);
+        break;
+      case 2:
+        sum<2, kN>(b, vectors);
+        break;
+      case 3:
+        sum<3, kN>(b, vectors);
+        break;
+      default:
+        sum<4, kN>(b, vectors);
+    }
+    vectors += size;
+    left -= size;
   }
 }
 
 void block(const Int8ConvBlock& b) {
-  switch (b.vector_count) {
+  switch (b.columns) {
     case 1:
-      return columns<1>(b);
+      return groups<1>(b);
     case 2:
-      return columns<2>(b);
+      return groups<2>(b);
     case 3:
-      return columns<3>(b);
+      return groups<3>(b);
+    case 4:
+      return groups<4>(b);
+    case 5:
+      return groups<5>(b);
     default:
-      return columns<4>(b);
+      return groups<6>(b);
   }
 }
 

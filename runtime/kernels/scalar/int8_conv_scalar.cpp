@@ -49,8 +49,7 @@ void finish(const Int8ConvBlock& b, const ConvVector& v, int column, const int32
   }
 }
 
-void block(const Int8ConvBlock& b) {
-  const ConvVector& v = *b.vectors;
+void sum(const Int8ConvBlock& b, const ConvVector& v) {
   int32_t acc[kColumns][kLanes];
   for (int n = 0; n < b.columns; ++n) {
     for (int l = 0; l < kLanes; ++l) acc[n][l] = b.starts[n];
@@ -69,6 +68,10 @@ void block(const Int8ConvBlock& b) {
     }
   }
   for (int n = 0; n < b.columns; ++n) finish(b, v, n, acc[n]);
+}
+
+void block(const Int8ConvBlock& b) {
+  for (int i = 0; i < b.vector_count; ++i) sum(b, b.vectors[i]);
 }
 
 }  // namespace
