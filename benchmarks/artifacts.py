@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +24,8 @@ from lutc.write import write_artifact
 
 TARGETS = {"avx512": "x86-64-v4", "avx2": "x86-64-v3", "scalar": "scalar"}
 
+_KEPT_S = 3600
+
 RANDOM_TABLES = "random: time only"
 """What a row says about where its tables come from."""
 
@@ -31,7 +34,7 @@ class Artifacts:
     """Compiles one ONNX model in many forms, canonicalising it once.
 
     Files lie in build/benchmarks/artifacts, in a folder that belongs to this very version of the compiler; those of
-    other versions are deleted.
+    other versions are deleted when they have not been used for an hour.
     """
 
     def __init__(
@@ -92,7 +95,9 @@ def _folder() -> Path:
             digest.update(path.read_bytes())
     parent = WORK / "artifacts"
     folder = parent / digest.hexdigest()[:12]
-    if not folder.exists():
-        shutil.rmtree(parent, ignore_errors=True)
-        folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.touch()
+    for other in parent.iterdir():
+        if other.stat().st_mtime < time.time() - _KEPT_S:
+            shutil.rmtree(other, ignore_errors=True)
     return folder

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import os
 import re
 import sys
 import time
@@ -96,7 +97,9 @@ def measure(
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / "layer.onnx"
     if not model.exists():
-        layer.write(model)
+        temporary = folder / f"{os.getpid()}.onnx"
+        layer.write(temporary)
+        os.replace(temporary, model)
     # Few rows: their codes decide which table entries are read. With many rows every entry is.
     feeds = inputs(layer, 64 if layer.input_shape[0] <= 8 and layer.op == "linear" else 2)
     work = Workload(

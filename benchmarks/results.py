@@ -12,7 +12,7 @@ from benchmarks.harness import machine
 
 FOLDER = Path("benchmarks/results")
 
-_KEY = ("bench", "model", "op", "shape", "form", "isa", "threads", "tables_in")
+_KEY = ("bench", "model", "op", "shape", "form", "isa", "threads", "tables_in", "axis", "at")
 
 
 def merge(
