@@ -88,12 +88,12 @@ def test_bad_rules_name_the_layers(keep, form, match):
         choose_layers(small_network(), "accurate", keep, form)
 
 
-def test_the_int8_preset_takes_the_classifier_too():
-    forms = {c.name: (str(c.form), c.why) for c in choose_layers(small_network(), "int8", form=[("stem", "int8")])}
-    assert forms["stem"] == ("int8", "--form stem")
-    assert forms["wide"] == ("int8", "preset int8")
-    assert forms["depthwise"][0] == "fp32"
+def test_the_int8_preset_leaves_few_layers_alone():
+    forms = {c.name: (str(c.form), c.why) for c in choose_layers(small_network(), "int8")}
+    assert forms["stem"] == forms["wide"] == ("int8", "preset int8")
+    assert forms["depthwise"][0] == "fp32" and "accuracy" in forms["depthwise"][1]
     assert forms["classifier"][0] == "fp32" and "tiny" in forms["classifier"][1]
+    assert str(choose_layers(small_network(), "int8", keep=[("depth", "int8")])[1].form) == "int8"
 
 
 def with_attention():
