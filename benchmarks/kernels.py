@@ -44,7 +44,9 @@ def encode_inputs(rng: np.random.Generator, features: int, size: int, entries: i
     """Constants of an encode over consecutive features, `size` a codebook."""
     count = features // size
     groups = np.arange(count * size, dtype=np.int32).reshape(count, size)
-    directions = rng.integers(-127, 128, (count, entries, size)).astype(np.int8)
+    directions = rng.normal(size=(count, entries, size))
+    directions *= 127 / np.linalg.norm(directions, axis=-1, keepdims=True)
+    directions = np.rint(directions).astype(np.int8)
     norms = (directions.astype(np.int64) ** 2).sum(-1)
     bias = np.zeros((count, entries), np.int32) if gain else (-np.rint(norms / 2)).astype(np.int32)
     mul = np.full(count, gain / (127 * 127 * size), np.float32)

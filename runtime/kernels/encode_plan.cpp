@@ -6,6 +6,8 @@
 #include <cstring>
 #include <string>
 
+#include "kernels/angle_search.h"
+
 namespace lutc::kernels {
 namespace {
 
@@ -37,7 +39,7 @@ int64_t slots_for(int64_t features) {
 int64_t direction_bytes(DirectionForm form) { return form == DirectionForm::kPairs ? 128 : 64; }
 
 /// Writes direction k of a slot, four int8, in the form's order.
-void store_direction(DirectionForm form, bool gain, int64_t k, const int8_t* d, uint8_t* slot) {
+void store_direction(DirectionForm form, bool gain, int64_t entries, int64_t k, const int8_t* d, uint8_t* slot) {
   if (form == DirectionForm::kPairs) {
     // Int16 times 16, so that a score arrives with room for the index of its entry in its low four bits.
     const int16_t even[2] = {static_cast<int16_t>(d[0] * 16), static_cast<int16_t>(d[2] * 16)};
@@ -47,6 +49,7 @@ void store_direction(DirectionForm form, bool gain, int64_t k, const int8_t* d, 
     return;
   }
   const int offset = form == DirectionForm::kQuads && gain ? 128 : 0;
+  if (form == DirectionForm::kQuads) k = entries - 1 - k;
   for (int v = 0; v < 4; ++v) slot[4 * k + v] = static_cast<uint8_t>(d[v] + offset);
 }
 
@@ -107,6 +110,7 @@ Status EncodePlan::prepare(const EncodeSource& s, DirectionForm form) {
   view_.gain_mul = gain_mul_.data();
   lay_out_slots(s, form);
   find_windows(form);
+  if (form == DirectionForm::kQuads) find_runs();
   if (s.inputs > 0) {
     proj_offset_ = padded(s.proj_offset, s.inputs);
     proj_inv_scale_ = padded(s.proj_inv_scale, s.inputs);
@@ -119,6 +123,7 @@ void EncodePlan::lay_out_slots(const EncodeSource& s, DirectionForm form) {
   const bool gain = s.gain_limit > 0;
   const int64_t bytes = direction_bytes(form);
   slot_count_.resize(static_cast<size_t>(s.codebooks));
+  by_angle_.assign(static_cast<size_t>(s.codebooks), 0);
   start_.assign(static_cast<size_t>(s.codebooks) * 16, 0);
   for (int64_t c = 0; c < s.codebooks; ++c) {
     const int32_t* group = s.groups + c * s.width;
@@ -128,12 +133,21 @@ void EncodePlan::lay_out_slots(const EncodeSource& s, DirectionForm form) {
       for (int64_t v = 4 * slot; v < 4 * slot + 4; ++v) {
         source_.push_back(v < size ? group[v] : group[size - 1]);  // near its neighbours; its direction is zero
       }
+      slot_features_.push_back(static_cast<uint8_t>(std::clamp<int64_t>(size - 4 * slot, 1, 4)));
+      AngleTable angles;
+      if (form == DirectionForm::kQuads && gain && size == 2 &&
+          make_angle_table(s.directions + c * s.entries * s.width, s.width, s.entries, &angles)) {
+        by_angle_[c] = 1;
+        const uint8_t* table = reinterpret_cast<const uint8_t*>(&angles);
+        directions_.insert(directions_.end(), table, table + sizeof(angles));
+        continue;
+      }
       directions_.resize(directions_.size() + static_cast<size_t>(bytes), 0);
       for (int64_t k = 0; k < s.entries; ++k) {
         int8_t d[4] = {};
         for (int64_t v = 4 * slot; v < std::min(size, 4 * slot + 4); ++v)
           d[v % 4] = s.directions[(c * s.entries + k) * s.width + v];
-        store_direction(form, gain, k, d, directions_.data() + directions_.size() - bytes);
+        store_direction(form, gain, s.entries, k, d, directions_.data() + directions_.size() - bytes);
       }
     }
     for (int64_t k = 0; k < s.entries; ++k) {
@@ -152,6 +166,8 @@ void EncodePlan::lay_out_slots(const EncodeSource& s, DirectionForm form) {
   view_.slot_count = slot_count_.data();
   view_.directions = directions_.data();
   view_.start = start_.data();
+  view_.by_angle = by_angle_.data();
+  view_.slot_features = slot_features_.data();
 }
 
 void EncodePlan::find_windows(DirectionForm form) {
@@ -168,6 +184,54 @@ void EncodePlan::find_windows(DirectionForm form) {
   }
   view_.window = window_.data();
   view_.window_index = window_index_.data();
+}
+
+void EncodePlan::find_runs() {
+  // Which slots hold pairs depends on the runs, and the kernels' other ways to make slots follow.
+  std::vector<SlotRun> runs;
+  std::vector<uint8_t> forms = slot_features_;
+  std::vector<int64_t> codebook;  // of a slot
+  for (int64_t c = 0; c < view_.codebooks; ++c) codebook.insert(codebook.end(), slot_count_[c], c);
+  const int64_t slots = view_.slots;
+  const auto is_pair = [&](int64_t slot) { return slot >= slots || by_angle_[codebook[slot]] != 0; };
+  const auto add_run = [&](int64_t slot, bool pairs) {
+    SlotRun run{};
+    int32_t feature[16];
+    for (int lane = 0; lane < 16; ++lane) {
+      const int64_t at = pairs ? slot + lane / 2 : slot + lane / 4;
+      feature[lane] = at < slots ? source_[4 * at + (pairs ? lane % 2 : lane % 4)] : source_[4 * slots - 1];
+    }
+    run.first = *std::min_element(feature, feature + 16);
+    if (*std::max_element(feature, feature + 16) - run.first > 15) return false;
+    run.last_lane = static_cast<int32_t>(std::min<int64_t>(15, view_.features - 1 - run.first));
+    run.pairs = pairs ? 1 : 0;
+    run.in_order = 1;
+    for (int lane = 0; lane < 16; ++lane) {
+      run.order[lane] = feature[lane] - run.first;
+      if (run.order[lane] != lane) run.in_order = 0;
+      run.offset[lane] = offset_[feature[lane]];
+      run.inv_scale[lane] = inv_scale_[feature[lane]];
+    }
+    runs.push_back(run);
+    return true;
+  };
+  for (int64_t slot = 0; slot < slots;) {
+    bool pairs = true;
+    for (int64_t i = 0; i < 8; ++i) pairs = pairs && is_pair(slot + i);
+    if (pairs && add_run(slot, true)) {
+      std::fill(forms.begin() + slot, forms.begin() + std::min(slots, slot + 8), kPairSlot);
+      slot += 8;
+    } else if (add_run(slot, false)) {
+      slot += 4;
+    } else {
+      return;
+    }
+  }
+  runs_ = std::move(runs);
+  slot_features_ = std::move(forms);
+  view_.runs = runs_.data();
+  view_.run_count = static_cast<int64_t>(runs_.size());
+  view_.slot_features = slot_features_.data();
 }
 
 Status EncodePlan::prepare_projection(const EncodeSource& s) {

@@ -45,12 +45,15 @@ class EncodePlan {
   Status check(const EncodeSource& source) const;
   void lay_out_slots(const EncodeSource& source, DirectionForm form);
   void find_windows(DirectionForm form);
+  /// avx512: the pairs that may be packed as such, and the runs; nothing where features are too far apart.
+  void find_runs();
   Status prepare_projection(const EncodeSource& source);
 
   EncodeView view_;
   std::vector<float> offset_, inv_scale_, gain_mul_, proj_offset_, proj_inv_scale_, mul_;
   std::vector<int32_t> source_, window_, start_;
-  std::vector<uint8_t> window_index_, slot_count_, directions_;
+  std::vector<uint8_t> window_index_, slot_count_, directions_, by_angle_, slot_features_;
+  std::vector<SlotRun> runs_;
   std::vector<int64_t> blocks_;
   std::vector<std::vector<int8_t>> matrices_;
   std::vector<std::vector<int32_t>> matrix_starts_;

@@ -18,8 +18,23 @@
 namespace lutc::kernels {
 
 /// Directions of one slot as the encode of an ISA wants them: scalar: int8 [16][4]; avx2: int16 pairs [2][16][2], times
-/// 16, slots (0, 2) then (1, 3); avx512: [16][4], uint8 offset by 128 in the gain form, int8 in the plain form.
+/// 16, slots (0, 2) then (1, 3); avx512: [16][4], uint8 offset by 128 in the gain form, int8 in the plain form, entry k
+/// at place K - 1 - k; or an AngleTable.
 enum class DirectionForm { kBytes, kPairs, kQuads };
+
+constexpr uint8_t kPairSlot = 16;
+
+/// Lanes of a row that are loaded, quantised and packed together: the features of four slots of bytes or eight of
+/// pairs.
+struct SlotRun {
+  int32_t first;      ///< feature
+  int32_t pairs;      ///< 1: eight slots of pairs
+  int32_t in_order;   ///< lanes read first, first + 1, ...; else first + order[lane]
+  int32_t last_lane;  ///< of those that are read: 15, or fewer at the end of a row
+  int32_t order[16];
+  float offset[16];  ///< of the lanes' features
+  float inv_scale[16];
+};
 
 /// A prepared encode: plain pointers into the storage of an EncodePlan. A *slot* is four bytes of a sub-vector, so a
 /// codebook of V features has ceil(V / 4) slots (8 where that is 5 to 7); missing features have direction 0.
@@ -38,9 +53,16 @@ struct EncodeView {
   const int32_t* window = nullptr;
   const uint8_t* window_index = nullptr;  ///< [slots, padded to 16][4] place in the window
   const uint8_t* slot_count = nullptr;    ///< [C] 1 .. 4 or 8
-  const uint8_t* directions = nullptr;    ///< [slots][direction_bytes of the form]
-  const int32_t* start = nullptr;         ///< [C][16] what a score starts at (see EncodePlan)
-  const float* gain_mul = nullptr;        ///< [C]
+  /// avx512: how a codebook is searched: 0 by scores, else by angle (angle_search.h), and the form of a slot: 1 .. 4
+  /// features in bytes, or kPairSlot, two features in int16.
+  const uint8_t* by_angle = nullptr;       ///< [C]
+  const uint8_t* slot_features = nullptr;  ///< [slots]
+  /// avx512: runs of 16 features of a row that make four slots of bytes or eight of pairs. Null: too far apart.
+  const SlotRun* runs = nullptr;
+  int64_t run_count = 0;
+  const uint8_t* directions = nullptr;  ///< [slots][direction_bytes of the form]
+  const int32_t* start = nullptr;       ///< [C][16] what a score starts at (see EncodePlan)
+  const float* gain_mul = nullptr;      ///< [C]
   // Projection in front: matrix int8 [D, r], block-diagonal.
   bool projected = false;
   int64_t inputs = 0;  ///< D of the projection

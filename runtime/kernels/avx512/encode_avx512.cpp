@@ -1,214 +1,16 @@
 // Encode with AVX-512 VNNI: 16 rows in the 32-bit lanes, one vpdpbusd a slot and direction.
 //
-// A panel goes through three stages: quantise (rows of int8), arrange (a vector of 16 rows a slot), score. Images
-// arrive with rows contiguous, so their quantise makes the slots at once; a projection is an int8 matrix product
-// between two quantise stages.
+// A panel goes through two stages: slots (quantised; a vector of 16 rows each) and scores. Rows are packed to slots in
+// registers where the features of neighbouring slots are near each other, else by way of rows of int8. Images arrive
+// with rows contiguous; a projection is an int8 matrix product between two quantise stages.
 #include <cstring>
 
+#include "kernels/avx512/encode_slots.h"
 #include "kernels/avx512/intrinsics.h"
 #include "kernels/avx512/lookup_avx512.h"
-#include "kernels/avx512/transpose.h"
 
 namespace lutc::kernels {
 namespace {
-
-#define LUTC_INLINE __attribute__((always_inline)) inline
-
-constexpr int kRows = 16;
-
-int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-
-/// Scratch: slot vectors [slots rounded up to 16][panels, 1 or 2][16 rows], then quantised rows [16][stride] or
-/// projected features [features][16].
-struct Scratch {
-  __m512i* slots;
-  int8_t* rows;
-  int64_t row_stride;
-  __m512i* input_slots;  ///< of the projection
-  __m512i* features;     ///< of the projection: int32 [r][16 rows]
-};
-
-int64_t widest(const EncodeView& e) { return e.projected && e.inputs > e.features ? e.inputs : e.features; }
-
-/// Slots of the projection's input; whole transposes write past the last block.
-int64_t input_slots(const EncodeView& e) { return e.projected ? round_up(e.inputs / 4 + e.block_count, 16) + 16 : 0; }
-
-Scratch carve(const EncodeView& e, void* memory) {
-  Scratch s;
-  char* p = static_cast<char*>(memory);
-  s.slots = reinterpret_cast<__m512i*>(p);
-  p += round_up(e.slots, 16) * 128;
-  s.row_stride = round_up(widest(e), 64) + 64;
-  s.rows = reinterpret_cast<int8_t*>(p);
-  p += kRows * s.row_stride;
-  s.input_slots = reinterpret_cast<__m512i*>(p);
-  p += input_slots(e) * 64;
-  s.features = reinterpret_cast<__m512i*>(p);
-  return s;
-}
-
-/// int32 lanes in -127 .. 127 (or, for an unordered or huge negative product, the most negative integer). min takes the
-/// constant first, so that NaN passes and converts to the most negative integer.
-template <bool kOffset>
-LUTC_INLINE __m512i quantise(__m512 x, __m512 offset, __m512 inv_scale) {
-  if constexpr (kOffset) x = _mm512_sub_ps(x, offset);
-  return _mm512_cvtps_epi32(_mm512_min_ps(_mm512_set1_ps(127.0f), _mm512_mul_ps(x, inv_scale)));
-}
-
-LUTC_INLINE __mmask16 lanes(int64_t n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : static_cast<__mmask16>((1u << n) - 1); }
-
-/// rows x features floats -> int8 rows of the scratch. offset and inv_scale are padded to a multiple of 64.
-template <bool kOffset>
-void quantise_rows(const float* x, int64_t stride, int64_t rows, int64_t features, const float* offset,
-                   const float* inv_scale, int8_t* q, int64_t q_stride) {
-  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  const __m512i low = _mm512_set1_epi8(-127);
-  for (int64_t d = 0; d < features; d += 64) {
-    __m512 scale[4], shift[4];
-    for (int i = 0; i < 4; ++i) {
-      scale[i] = _mm512_loadu_ps(inv_scale + d + 16 * i);
-      shift[i] = _mm512_loadu_ps(offset + d + 16 * i);
-    }
-    const bool whole = features - d >= 64;
-    __mmask16 mask[4];
-    for (int i = 0; i < 4; ++i) mask[i] = lanes(features - d - 16 * i);
-    for (int64_t r = 0; r < rows; ++r) {
-      const float* p = x + r * stride + d;
-      __m512i v[4];
-      if (whole) {
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) v[i] = quantise<kOffset>(_mm512_loadu_ps(p + 16 * i), shift[i], scale[i]);
-      } else {
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i)
-          v[i] = quantise<kOffset>(_mm512_maskz_loadu_ps(mask[i], p + 16 * i), shift[i], scale[i]);
-      }
-      const __m512i bytes = _mm512_packs_epi16(_mm512_packs_epi32(v[0], v[1]), _mm512_packs_epi32(v[2], v[3]));
-      _mm512_storeu_si512(q + r * q_stride + d, _mm512_max_epi8(_mm512_permutexvar_epi32(order, bytes), low));
-    }
-  }
-}
-
-/// 16 rows of bytes -> a vector of rows for each slot, kR vectors apart.
-template <int kR>
-void arrange(const EncodeView& e, const int8_t* q, int64_t stride, int64_t rows, __m512i* slots) {
-  const int64_t blocks = (e.slots + 15) / 16;
-  for (int64_t b = 0; b < blocks; ++b) {
-    __m512i v[16];
-    if (e.window != nullptr) {
-      const int8_t* p = q + e.window[b];
-      const __m512i index = _mm512_loadu_si512(e.window_index + 64 * b);
-#pragma GCC unroll 16
-      for (int r = 0; r < kRows; ++r) v[r] = _mm512_permutexvar_epi8(index, _mm512_loadu_si512(p + r * stride));
-    } else {
-      alignas(64) int8_t gathered[kRows][64];
-      const int32_t* source = e.source + 64 * b;
-      for (int64_t r = 0; r < rows; ++r) {
-        for (int i = 0; i < 64; ++i) gathered[r][i] = q[r * stride + source[i]];
-      }
-      for (int64_t r = rows; r < kRows; ++r) std::memset(gathered[r], 0, 64);
-      for (int r = 0; r < kRows; ++r) v[r] = _mm512_load_si512(gathered[r]);
-    }
-    transpose16(v);
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) _mm512_store_si512(slots + (16 * b + i) * kR, v[i]);
-  }
-}
-
-/// Four int32 lanes in -127 .. 127 to the bytes of one.
-LUTC_INLINE __m512i pack_quad(const __m512i (&v)[4]) {
-  const __m512i byte = _mm512_set1_epi32(255);
-  const __m512i a =
-      _mm512_ternarylogic_epi32(_mm512_and_si512(v[0], byte), _mm512_slli_epi32(_mm512_and_si512(v[1], byte), 8),
-                                _mm512_slli_epi32(_mm512_and_si512(v[2], byte), 16), 0xfe);
-  return _mm512_or_si512(a, _mm512_slli_epi32(v[3], 24));
-}
-
-/// Pixels contiguous, features apart: lanes are pixels from the start. feature(f) loads and quantises.
-template <int kR, class Feature>
-LUTC_INLINE void slots_of_features(const EncodeView& e, __m512i* slots, const Feature& feature) {
-  for (int64_t s = 0; s < e.slots; ++s) {
-    __m512i v[4];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) v[i] = feature(e.source[4 * s + i]);
-    slots[s * kR] = pack_quad(v);
-  }
-}
-
-LUTC_INLINE __m512i quantise_feature(__m512 x, const float* offset, const float* inv_scale, int64_t f) {
-  const __m512i q = quantise<true>(x, _mm512_set1_ps(offset[f]), _mm512_set1_ps(inv_scale[f]));
-  return _mm512_max_epi32(q, _mm512_set1_epi32(-127));
-}
-
-/// Rows of the projection's input as slots: block b starts at a slot of its own. `load(d)` gives feature d of 16 rows.
-template <class Load>
-LUTC_INLINE void input_slots_of_features(const EncodeView& e, __m512i* slots, const Load& load) {
-  for (int64_t b = 0; b < e.block_count; ++b) {
-    const int64_t row = e.blocks[4 * b], rows = e.blocks[4 * b + 1];
-    for (int64_t d = 0; d < rows; d += 4) {
-      __m512i v[4];
-      for (int i = 0; i < 4; ++i) v[i] = d + i < rows ? load(row + d + i) : _mm512_setzero_si512();
-      *slots++ = pack_quad(v);
-    }
-  }
-}
-
-/// Byte rows -> slots of four consecutive features, every block from its own start (bytes past a block meet zero rows
-/// of its matrix).
-void input_slots_of_rows(const EncodeView& e, const int8_t* q, int64_t stride, __m512i* slots) {
-  for (int64_t b = 0; b < e.block_count; ++b) {
-    const int64_t row = e.blocks[4 * b], count = (e.blocks[4 * b + 1] + 3) / 4;
-    for (int64_t s = 0; s < count; s += 16) {
-      __m512i v[16];
-#pragma GCC unroll 16
-      for (int r = 0; r < kRows; ++r) v[r] = _mm512_loadu_si512(q + r * stride + row + 4 * s);
-      transpose16(v);
-      for (int i = 0; i < 16; ++i) _mm512_store_si512(slots + s + i, v[i]);
-    }
-    slots += count;
-  }
-}
-
-/// kN columns of a block: p = q * matrix for 16 rows.
-template <int kN>
-LUTC_INLINE void product(const __m512i* slots, int64_t count, const int8_t* matrix, const int32_t* start,
-                         __m512i (&acc)[kN]) {
-  const __m512i flip = _mm512_set1_epi8(static_cast<char>(0x80));
-  for (int n = 0; n < kN; ++n) acc[n] = _mm512_set1_epi32(start[n]);
-  for (int64_t s = 0; s < count; ++s) {
-    const __m512i q = _mm512_xor_si512(_mm512_load_si512(slots + s), flip);
-#pragma GCC unroll 8
-    for (int n = 0; n < kN; ++n) {
-      int32_t quad;
-      std::memcpy(&quad, matrix + (n * count + s) * 4, 4);
-      acc[n] = _mm512_dpbusd_epi32(acc[n], q, _mm512_set1_epi32(quad));
-    }
-  }
-}
-
-void project(const EncodeView& e, const __m512i* slots, __m512i* features) {
-  for (int64_t b = 0; b < e.block_count; ++b) {
-    const int64_t count = (e.blocks[4 * b + 1] + 3) / 4, column = e.blocks[4 * b + 2], columns = e.blocks[4 * b + 3];
-    const int8_t* matrix = e.block_matrix[b];
-    const auto emit = [&](int64_t j, __m512i sum) {
-      const int64_t f = column + j;
-      const __m512 z = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(e.mul[f]));
-      features[f] = quantise_feature(z, e.offset, e.inv_scale, f);
-    };
-    int64_t j = 0;
-    for (; j + 8 <= columns; j += 8) {
-      __m512i acc[8];
-      product<8>(slots, count, matrix + j * count * 4, e.block_start[b] + j, acc);
-      for (int n = 0; n < 8; ++n) emit(j + n, acc[n]);
-    }
-    for (; j < columns; ++j) {
-      __m512i acc[1];
-      product<1>(slots, count, matrix + j * count * 4, e.block_start[b] + j, acc);
-      emit(j, acc[0]);
-    }
-    slots += count;
-  }
-}
 
 // The inner loop is volatile asm for the same reason as in lookup_avx512.cpp: left alone, gcc hoists the loads of all
 // directions at once and then spills them, and makes constants from general registers.
@@ -222,153 +24,254 @@ LUTC_INLINE void dot(__m512i& sum, __m512i unsigned_bytes, __m512i signed_bytes)
   asm volatile("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(unsigned_bytes), "v"(signed_bytes));
 }
 
-struct Reversed {
-  alignas(64) int32_t low[16];   ///< 15 - k
-  alignas(64) int32_t high[16];  ///< in the highest bits
+/// 1, 2, 4, 8 in registers: loads are as scarce as arithmetic.
+struct Marks {
+  __m512i bit[4];
 };
-constexpr Reversed make_reversed() {
-  Reversed t{};
-  for (int k = 0; k < 16; ++k) {
-    t.low[k] = 15 - k;
-    t.high[k] = static_cast<int32_t>(static_cast<uint32_t>(15 - k) << 28);
-  }
-  return t;
-}
-constexpr Reversed kReversed = make_reversed();
 
-/// The entry's place is attached to its score, so that one maximum finds both and the lowest of equal scores wins.
-/// Plain form: score << 4 | 15 - k. Gain form: float(score) | 15 - k, and vrangeps keeps the larger magnitude: scores
-/// stay below 32 * 127^2 < 2^19, so the low bits of their mantissas are free. (On Zen 4 vpabsd and shifts would queue
-/// for vpdpbusd's two ports; conversion and vrangeps do not.)
-template <bool kGain>
-LUTC_INLINE __m512i key_of(__m512i score, int k) {
-  __m512i key;
-  if constexpr (kGain) {
-    asm volatile("vpord %2%{1to16%}, %1, %0"
-                 : "=v"(key)
-                 : "v"(_mm512_castps_si512(_mm512_cvtepi32_ps(score))), "m"(kReversed.low[k]));
-  } else {
-    asm volatile("vpshldd $4, %2%{1to16%}, %1, %0" : "=v"(key) : "v"(score), "m"(kReversed.high[k]));
+LUTC_INLINE Marks make_marks() {
+  Marks marks;
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    marks.bit[i] = _mm512_set1_epi32(1 << i);
+    asm volatile("" : "+v"(marks.bit[i]));  // or gcc makes it again, from memory, wherever it is used
   }
-  return key;
+  return marks;
 }
 
-template <bool kGain>
-LUTC_INLINE __m512i larger(__m512i a, __m512i b) {
-  if constexpr (kGain)
-    return _mm512_castps_si512(_mm512_range_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), 0xb));  // magnitudes
-  return _mm512_max_epi32(a, b);
+LUTC_INLINE __m512i larger_magnitude(__m512i a, __m512i b) {
+  return _mm512_castps_si512(_mm512_range_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), 0xb));
 }
 
-/// One codebook of kR panels: the code, and in the gain form the gain, as int32 lanes.
-template <int K, int kSlots, bool kGain, int kR>
-LUTC_INLINE void encode_codebook(const __m512i* slots, const uint8_t* directions, const int32_t* start, float mul,
-                                 float limit, __m512i (&code)[kR], __m512i (&gain)[kR]) {
-  __m512i z[kR][kSlots], init[kR], best[kR][2];
-#pragma GCC unroll 2
-  for (int r = 0; r < kR; ++r) {
-    init[r] = _mm512_setzero_si512();
-#pragma GCC unroll 8
-    for (int s = 0; s < kSlots; ++s) {
-      z[r][s] = _mm512_load_si512(slots + s * kR + r);
-      if constexpr (kGain) {
-        init[r] = _mm512_dpbusd_epi32(init[r], _mm512_set1_epi8(static_cast<char>(128)), z[r][s]);
-      } else {
-        z[r][s] = _mm512_xor_si512(z[r][s], _mm512_set1_epi8(static_cast<char>(0x80)));
-      }
-    }
-    if constexpr (kGain) init[r] = _mm512_sub_epi32(_mm512_setzero_si512(), init[r]);
-  }
-#pragma GCC unroll 16
-  for (int k = 0; k < K; ++k) {
-    __m512i score[kR];
-    const __m512i first = kGain ? _mm512_setzero_si512() : broadcast(start + k);
-#pragma GCC unroll 2
-    for (int r = 0; r < kR; ++r) score[r] = kGain ? init[r] : first;
-#pragma GCC unroll 8
-    for (int s = 0; s < kSlots; ++s) {
-      const __m512i direction = broadcast(directions + 64 * s + 4 * k);
-#pragma GCC unroll 2
-      for (int r = 0; r < kR; ++r) kGain ? dot(score[r], direction, z[r][s]) : dot(score[r], z[r][s], direction);
-    }
+/// A codebook of kR panels against its directions.
+template <int kSlots, bool kGain, int kR>
+struct Scorer {
+  const Marks& marks;
+  const uint8_t* directions;  ///< entry k at place entries - 1 - k
+  const int32_t* start;
+  __m512i z[kR][kSlots];
+  __m512i init[kR];  ///< gain form: minus 128 times the sum of z
+
+  LUTC_INLINE void load(const __m512i* slots) {
 #pragma GCC unroll 2
     for (int r = 0; r < kR; ++r) {
-      const __m512i key = key_of<kGain>(score[r], k);
-      best[r][k % 2] = k < 2 ? key : larger<kGain>(best[r][k % 2], key);
-    }
-  }
-#pragma GCC unroll 2
-  for (int r = 0; r < kR; ++r) {
-    code[r] = _mm512_andnot_si512(larger<kGain>(best[r][0], best[r][1]), _mm512_set1_epi32(15));
-    if constexpr (kGain) {
-      // The winner's score once more, with its sign.
-      __m512i score = init[r];
+      init[r] = _mm512_setzero_si512();
 #pragma GCC unroll 8
       for (int s = 0; s < kSlots; ++s) {
-        score = _mm512_dpbusd_epi32(score, _mm512_permutexvar_epi32(code[r], _mm512_loadu_si512(directions + 64 * s)),
-                                    z[r][s]);
+        z[r][s] = _mm512_load_si512(slots + s * kR + r);
+        if constexpr (kGain) init[r] = _mm512_dpbusd_epi32(init[r], _mm512_set1_epi8(static_cast<char>(128)), z[r][s]);
       }
-      __m512 g = _mm512_mul_ps(_mm512_cvtepi32_ps(score), _mm512_set1_ps(mul));
-      g = _mm512_min_ps(_mm512_max_ps(g, _mm512_set1_ps(-limit)), _mm512_set1_ps(limit));
-      gain[r] = _mm512_cvtps_epi32(g);
+      if constexpr (kGain) init[r] = _mm512_sub_epi32(_mm512_setzero_si512(), init[r]);
     }
   }
+
+  LUTC_INLINE void score(int k, int place, __m512i (&out)[kR]) const {
+    const __m512i first = kGain ? _mm512_setzero_si512() : broadcast(start + k);
+#pragma GCC unroll 2
+    for (int r = 0; r < kR; ++r) out[r] = kGain ? init[r] : first;
+#pragma GCC unroll 8
+    for (int s = 0; s < kSlots; ++s) {
+      const __m512i direction = broadcast(directions + 64 * s + 4 * place);
+#pragma GCC unroll 2
+      for (int r = 0; r < kR; ++r) kGain ? dot(out[r], direction, z[r][s]) : dot(out[r], z[r][s], direction);
+    }
+  }
+
+  /// The key of the best of the 2^kBits entries from k on: its score and, in four low bits, its entry. A bit says at
+  /// every joint that the lower half won, as it does when scores are equal. Plain form: score << 4. Gain form:
+  /// float(score): scores stay below 32 * 127^2 < 2^19, so four bits of their mantissas are free, and vrangeps keeps
+  /// the larger magnitude. (On Zen 4 vpabsd and vpshldd would queue for vpdpbusd's two ports.)
+  template <int kBits>
+  LUTC_INLINE void best(int k, int entries, __m512i (&out)[kR]) const {
+    if constexpr (kBits == 0) {
+      score(k, entries - 1 - k, out);
+#pragma GCC unroll 2
+      for (int r = 0; r < kR; ++r)
+        out[r] = kGain ? _mm512_castps_si512(_mm512_cvtepi32_ps(out[r])) : _mm512_slli_epi32(out[r], 4);
+    } else {
+      __m512i other[kR];
+      best<kBits - 1>(k, entries, out);
+      best<kBits - 1>(k + (1 << (kBits - 1)), entries, other);
+#pragma GCC unroll 2
+      for (int r = 0; r < kR; ++r) {
+        const __m512i lower = _mm512_or_si512(out[r], marks.bit[kBits - 1]);
+        out[r] = kGain ? larger_magnitude(lower, other[r]) : _mm512_max_epi32(lower, other[r]);
+      }
+    }
+  }
+};
+
+LUTC_INLINE __m512i gain_of(__m512i score, float mul, float limit) {
+  __m512 g = _mm512_mul_ps(_mm512_cvtepi32_ps(score), _mm512_set1_ps(mul));
+  g = _mm512_min_ps(_mm512_max_ps(g, _mm512_set1_ps(-limit)), _mm512_set1_ps(limit));
+  return _mm512_cvtps_epi32(g);
+}
+
+constexpr int bits_of(int entries) { return entries == 16 ? 4 : entries == 8 ? 3 : 2; }
+
+/// The key of the best entry, the complement of its code in the low bits, and its gain.
+template <int K, int kSlots, bool kGain, int kR>
+LUTC_INLINE void by_scores(const Marks& marks, const __m512i* slots, const uint8_t* directions, const int32_t* start,
+                           float mul, float limit, __m512i (&key)[kR], __m512i (&gain)[kR]) {
+  asm volatile("" : "+r"(directions), "+r"(start));  // no address of an entry is worth a register
+  Scorer<kSlots, kGain, kR> scorer{marks, directions, start, {}, {}};
+  scorer.load(slots);
+  scorer.template best<bits_of(K)>(0, K, key);
+  if constexpr (kGain) {
+#pragma GCC unroll 2
+    for (int r = 0; r < kR; ++r) {
+      // The winner's score once more, with its sign.
+      __m512i score = scorer.init[r];
+#pragma GCC unroll 8
+      for (int s = 0; s < kSlots; ++s) {
+        const __m512i lines = _mm512_loadu_si512(directions + 64 * s);
+        const __m512i index = K == 16 ? key[r] : _mm512_and_si512(key[r], _mm512_set1_epi32(K - 1));
+        score = _mm512_dpbusd_epi32(score, _mm512_permutexvar_epi32(index, lines), scorer.z[r][s]);
+      }
+      gain[r] = gain_of(score, mul, limit);
+    }
+  }
+}
+
+/// As by_scores(), of kC codebooks of two features with an AngleTable each. A search is a chain of dependent
+/// instructions: several at once fill the time.
+template <int kC, int kR>
+LUTC_INLINE void by_angle(const __m512i* slots, bool pairs, const uint8_t* tables, const float* mul, float limit,
+                          __m512i (&key)[kC][kR], __m512i (&gain)[kC][kR]) {
+  constexpr int kChains = kC * kR;
+  __m512i q[kChains], path[kChains];
+#pragma GCC unroll 8
+  for (int i = 0; i < kChains; ++i) {
+    q[i] = _mm512_load_si512(slots + i);
+    if (!pairs) {
+      const __m512i words =
+          _mm512_broadcast_i32x4(_mm_setr_epi8(-1, 0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13));
+      q[i] = _mm512_srai_epi16(_mm512_shuffle_epi8(q[i], words), 8);
+    }
+  }
+  const auto table = [tables](int i, int part) { return _mm512_loadu_si512(tables + i / kR * 192 + part * 64); };
+  __m512i turned[kChains];
+#pragma GCC unroll 8
+  for (int i = 0; i < kChains; ++i) {
+    const __m512i sign = _mm512_srai_epi32(_mm512_madd_epi16(q[i], broadcast(tables + i / kR * 192)), 31);
+    turned[i] = _mm512_sub_epi16(_mm512_xor_si512(q[i], sign), sign);
+  }
+  // A bit a step: the sign of the edge. The first one is the leading 1 of a heap's index.
+#pragma GCC unroll 8
+  for (int i = 0; i < kChains; ++i) {
+    const __m512i side = _mm512_madd_epi16(turned[i], broadcast(tables + i / kR * 192 + 4));
+    path[i] = _mm512_shldi_epi32(_mm512_set1_epi32(1), side, 1);
+  }
+#pragma GCC unroll 3
+  for (int step = 0; step < 3; ++step) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kChains; ++i) {
+      const __m512i side = _mm512_madd_epi16(turned[i], _mm512_permutexvar_epi32(path[i], table(i, 0)));
+      path[i] = _mm512_shldi_epi32(path[i], side, 1);
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kChains; ++i) {
+    key[i / kR][i % kR] = _mm512_permutexvar_epi32(path[i], table(i, 2));
+    const __m512i direction = _mm512_permutexvar_epi32(path[i], table(i, 1));
+    gain[i / kR][i % kR] = gain_of(_mm512_madd_epi16(q[i], direction), mul[i / kR], limit);
+  }
+}
+
+/// Four codebooks, all of them pairs to be searched by angle.
+bool four_by_angle(const uint8_t* by_angle, const uint8_t* forms) {
+  return std::memcmp(by_angle, "\1\1\1\1", 4) == 0 && (forms[0] & forms[1] & forms[2] & forms[3] & kPairSlot) != 0;
 }
 
 template <int K, bool kGain, int kR>
 void score(const EncodeView& e, const __m512i* slots, uint8_t* panel, int64_t panel_bytes) {
   const uint8_t* directions = e.directions;
+  const uint8_t* forms = e.slot_features;
   const float limit = static_cast<float>(e.gain_limit);
-  const __m512i places = _mm512_set1_epi32(K * 0x03020100), byte = _mm512_set1_epi32(255);
+  const __m512i places = _mm512_set1_epi32(K * 0x03020100), mask = _mm512_set1_epi32((K - 1) * 0x01010101);
+  const __m512i ones = _mm512_set1_epi8(1);
+  const Marks marks = make_marks();
   __m512i sum[kR];
   for (int r = 0; r < kR; ++r) sum[r] = _mm512_setzero_si512();
   uint8_t* out = panel + (kGain ? 64 : 0);
   for (int64_t c0 = 0; c0 < e.codebooks; c0 += 4) {
     const int count = static_cast<int>(e.codebooks - c0 < 4 ? e.codebooks - c0 : 4);
-    __m512i codes[kR], gains[kR];
-    for (int r = 0; r < kR; ++r) {
-      codes[r] = places;
-      gains[r] = _mm512_setzero_si512();
-    }
-    for (int j = 0; j < count; ++j) {
-      const int64_t c = c0 + j;
-      const int used = e.slot_count[c];
-      __m512i code[kR], gain[kR];
-      const int32_t* start = e.start + 16 * c;
-      const float mul = e.gain_mul[c];
-      switch (used) {
-        case 1:
-          encode_codebook<K, 1, kGain, kR>(slots, directions, start, mul, limit, code, gain);
-          break;
-        case 2:
-          encode_codebook<K, 2, kGain, kR>(slots, directions, start, mul, limit, code, gain);
-          break;
-        case 3:
-          encode_codebook<K, 3, kGain, kR>(slots, directions, start, mul, limit, code, gain);
-          break;
-        case 4:
-          encode_codebook<K, 4, kGain, kR>(slots, directions, start, mul, limit, code, gain);
-          break;
-        default:
-          encode_codebook<K, 8, kGain, kR>(slots, directions, start, mul, limit, code, gain);
-          break;
-      }
-      slots += used * kR;
-      directions += 64 * used;
-      const __m128i shift = _mm_cvtsi32_si128(8 * j);
+    __m512i keys[kR], gains[kR];
+    for (int r = 0; r < kR; ++r) keys[r] = gains[r] = _mm512_setzero_si512();
+    int j = 0;
+    if (kGain && count == 4 && four_by_angle(e.by_angle + c0, forms)) {
+      __m512i key[4][kR], gain[4][kR];
+      by_angle<4, kR>(slots, true, directions, e.gain_mul + c0, limit, key, gain);
+#pragma GCC unroll 4
+      for (; j < 4; ++j) {
 #pragma GCC unroll 2
-      for (int r = 0; r < kR; ++r) {
-        codes[r] = _mm512_or_si512(codes[r], _mm512_sll_epi32(code[r], shift));
-        if constexpr (kGain) {
-          sum[r] = _mm512_add_epi32(sum[r], gain[r]);
-          gains[r] = _mm512_or_si512(gains[r], _mm512_sll_epi32(_mm512_and_si512(gain[r], byte), shift));
+        for (int r = 0; r < kR; ++r) {
+          keys[r] = _mm512_shrdi_epi32(keys[r], key[j][r], 8);
+          gains[r] = _mm512_shrdi_epi32(gains[r], gain[j][r], 8);
         }
       }
+      slots += 4 * kR;
+      forms += 4;
+      directions += 4 * 192;
+    }
+    for (; j < count; ++j) {
+      const int64_t c = c0 + j;
+      int used = e.slot_count[c], table_bytes = 64 * used;
+      __m512i key[kR], gain[kR];
+      const int32_t* start = e.start + 16 * c;
+      const float mul = e.gain_mul[c];
+      if (kGain && e.by_angle[c] != 0) {
+        table_bytes = 192;
+        __m512i one_key[1][kR], one_gain[1][kR];
+        by_angle<1, kR>(slots, *forms == kPairSlot, directions, &mul, limit, one_key, one_gain);
+#pragma GCC unroll 2
+        for (int r = 0; r < kR; ++r) {
+          key[r] = one_key[0][r];
+          gain[r] = one_gain[0][r];
+        }
+      } else {
+        switch (used) {
+          case 1:
+            by_scores<K, 1, kGain, kR>(marks, slots, directions, start, mul, limit, key, gain);
+            break;
+          case 2:
+            by_scores<K, 2, kGain, kR>(marks, slots, directions, start, mul, limit, key, gain);
+            break;
+          case 3:
+            by_scores<K, 3, kGain, kR>(marks, slots, directions, start, mul, limit, key, gain);
+            break;
+          case 4:
+            by_scores<K, 4, kGain, kR>(marks, slots, directions, start, mul, limit, key, gain);
+            break;
+          default:
+            by_scores<K, 8, kGain, kR>(marks, slots, directions, start, mul, limit, key, gain);
+            break;
+        }
+      }
+      slots += used * kR;
+      forms += used;
+      directions += table_bytes;
+      // The low bytes enter from above: after four codebooks the first is in the lowest byte.
+#pragma GCC unroll 2
+      for (int r = 0; r < kR; ++r) {
+        keys[r] = _mm512_shrdi_epi32(keys[r], key[r], 8);
+        if constexpr (kGain) gains[r] = _mm512_shrdi_epi32(gains[r], gain[r], 8);
+      }
     }
 #pragma GCC unroll 2
     for (int r = 0; r < kR; ++r) {
-      _mm512_store_si512(out + r * panel_bytes, codes[r]);
-      if constexpr (kGain) _mm512_store_si512(out + r * panel_bytes + 64, gains[r]);
+      if (count < 4) {  // missing codebooks: code 0, gain 0
+        for (int j = count; j < 4; ++j) {
+          keys[r] = _mm512_shrdi_epi32(keys[r], mask, 8);
+          gains[r] = _mm512_srli_epi32(gains[r], 8);
+        }
+      }
+      // (~keys & mask) | places
+      _mm512_store_si512(out + r * panel_bytes, _mm512_ternarylogic_epi32(keys[r], mask, places, 0xae));
+      if constexpr (kGain) {
+        _mm512_store_si512(out + r * panel_bytes + 64, gains[r]);
+        sum[r] = _mm512_dpbusd_epi32(sum[r], ones, gains[r]);
+      }
     }
     out += kGain ? 128 : 64;
   }
@@ -424,6 +327,9 @@ void encode_panels(const EncodeView& e, const EncodeInput& in, uint8_t* panel, i
       }
       project(e, s.input_slots, s.features);
       slots_of_features<kR>(e, s.slots + r, [&](int64_t f) { return s.features[f]; });
+    } else if (by_rows && e.runs != nullptr) {
+      e.has_offset ? pack_runs<kR, true>(e, x, in.row_stride, rows, s.slots + r)
+                   : pack_runs<kR, false>(e, x, in.row_stride, rows, s.slots + r);
     } else if (by_rows) {
       quantise_any(e.has_offset, x, in.row_stride, rows, e.features, e.offset, e.inv_scale, s.rows, s.row_stride);
       arrange<kR>(e, s.rows, s.row_stride, rows, s.slots + r);
@@ -439,7 +345,8 @@ void encode_panels(const EncodeView& e, const EncodeInput& in, uint8_t* panel, i
 
 size_t encode_scratch_avx512(const EncodeView& e) {
   const int64_t projection = e.projected ? input_slots(e) + e.features : 0;
-  return static_cast<size_t>(round_up(e.slots, 16) * 128 + kRows * (round_up(widest(e), 64) + 64) + projection * 64);
+  return static_cast<size_t>((round_up(e.slots, 16) + 16) * 128 + kRows * (round_up(widest(e), 64) + 64) +
+                             projection * 64);
 }
 
 void encode_avx512(const EncodeView& e, const EncodeInput& in, uint8_t* panels, int64_t panel_bytes, void* scratch) {
