@@ -174,6 +174,7 @@ class Attention : public OpBase {
         mask.first = ctx.input(3).as<float>() + b * plan.mask_strides[0] + h * plan.mask_strides[1];
         mask.query_stride = plan.mask_strides[2];
         mask.key_stride = plan.mask_strides[3];
+      mask.skip_zeros(s.keys);
       }
       head.run(q0 + b * s.queries * s.q_stride + h * s.size, mask, first, count,
                ctx.output(0).as_mut<float>() + b * s.queries * s.y_stride + h * s.value_size);

@@ -14,6 +14,17 @@ constexpr int64_t kMixRows = 168;  ///< a multiple of every register block (14, 
 
 }  // namespace
 
+void HeadMask::skip_zeros(int64_t keys) {
+  if (first == nullptr || query_stride != 0 || key_stride == 0) return;
+  uint32_t bits = 0;
+  for (int64_t i = 0; i < keys; ++i) {
+    uint32_t value;
+    std::memcpy(&value, first + i, sizeof(value));
+    bits |= value << 1;  // without the sign
+  }
+  if (bits == 0) first = nullptr;
+}
+
 const float* HeadMask::row(int64_t query, int64_t keys, float* room) const {
   if (first == nullptr) return nullptr;
   const float* mask = first + query * query_stride;
@@ -86,7 +97,12 @@ void FloatHead::block(const float* q, const HeadMask& mask, int64_t first, int64
 
 QuantisedHead::QuantisedHead(const HeadShape& shape, float scale, const kernels::KernelTable& kernels, Pieces* pieces)
     : kernels_(kernels::attention_kernels(kernels.isa)), shape_(shape), scale_(scale) {
-  const int64_t panel = kernels_->panel, rows = kernels_->block_rows;
+  // Few enough rows that their scores stay in a level 1 cache, enough that what one phase stores has left the store
+  // queue when the next phase reads it.
+  constexpr int64_t kBlockScores = 24 * 128;
+  const int64_t most = std::min(kBlockScores / std::max<int64_t>(shape.keys, 1), kernels::attention::kMostRows);
+  block_ = std::max<int64_t>(most / kernels_->block_rows, 1) * kernels_->block_rows;
+  const int64_t panel = kernels_->panel, rows = std::min(block_, shape.queries);
   const int64_t keys = round_up(shape.keys, panel), features = round_up(shape.value_size, panel);
   pairs_ = (shape.size + 1) / 2;
   score_stride_ = spread(keys);
@@ -99,7 +115,7 @@ QuantisedHead::QuantisedHead(const HeadShape& shape, float scale, const kernels:
   key_steps_ = pieces->floats(keys);
   value_steps_ = pieces->floats(features);
   inverses_ = pieces->floats(rows);
-  mask_ = pieces->floats(shape.keys);
+  mask_ = pieces->floats(rows * shape.keys);
   sums_ = reinterpret_cast<int32_t*>(pieces->floats(rows * score_stride_));
 }
 
@@ -110,14 +126,14 @@ void QuantisedHead::pack(const float* k, const float* v) {
 
 void QuantisedHead::run(const float* q, const HeadMask& mask, int64_t first, int64_t rows, float* y) const {
   const HeadShape& s = shape_;
-  for (int64_t last = first + rows; first < last; first += kernels_->block_rows) {
-    const int64_t some = std::min<int64_t>(kernels_->block_rows, last - first);
+  for (int64_t last = first + rows; first < last; first += block_) {
+    const int64_t some = std::min(block_, last - first);
     kernels_->quantise_rows(q + first * s.q_stride, s.q_stride, some, s.size, q_, query_steps_);
     kernels_->scores(q_, keys_, some, s.keys, pairs_, sums_, score_stride_);
-    for (int64_t r = 0; r < some; ++r) {
-      inverses_[r] = kernels_->weigh(sums_ + r * score_stride_, key_steps_, query_steps_[r],
-                                     mask.row(first + r, s.keys, mask_), s.keys, weights_ + r * weight_stride_);
-    }
+    const float* masks[kernels::attention::kMostRows];
+    for (int64_t r = 0; r < some; ++r) masks[r] = mask.row(first + r, s.keys, mask_ + r * s.keys);
+    kernels_->weigh(sums_, score_stride_, key_steps_, query_steps_, masks, some, s.keys, weights_, weight_stride_,
+                    inverses_);
     kernels_->mix(weights_, weight_stride_, values_, some, s.keys, s.value_size, value_steps_, inverses_,
                   y + first * s.y_stride, s.y_stride);
   }

@@ -18,6 +18,8 @@ struct HeadMask {
   int64_t query_stride = 0;
   int64_t key_stride = 0;  ///< 0: one value for a whole row
 
+  /// Forgets a mask that is one row of zeros for all queries: no padding, in most calls.
+  void skip_zeros(int64_t keys);
   /// `keys` values, or null when there is nothing to add; room holds as many.
   const float* row(int64_t query, int64_t keys, float* room) const;
 };
@@ -55,7 +57,7 @@ class QuantisedHead {
   const kernels::AttentionKernels* kernels_;
   HeadShape shape_;
   float scale_;
-  int64_t pairs_, score_stride_, weight_stride_;
+  int64_t pairs_, block_, score_stride_, weight_stride_;
   int16_t *q_, *keys_, *values_, *weights_;
   float *query_steps_, *key_steps_, *value_steps_, *inverses_, *mask_;
   int32_t* sums_;

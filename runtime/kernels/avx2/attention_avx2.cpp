@@ -171,12 +171,14 @@ LUTC_ALWAYS void for_row_blocks(int64_t rows, const Fn& fn) {
   for (; r < rows; ++r) fn(std::integral_constant<int, 1>{}, r);
 }
 
+/// sums[row][column] of `kVectors` vectors of a panel; rows of `a` are `a_stride` pairs apart.
 template <int kVectors>
-void score_panel(const int16_t* q, const int16_t* panel, int64_t rows, int64_t pairs, int32_t* sums, int64_t stride) {
+void multiply_store(const int16_t* a, int64_t a_stride, const int16_t* panel, int64_t rows, int64_t pairs,
+                    int32_t* sums, int64_t stride) {
   for_row_blocks(rows, [=](auto count, int64_t row) __attribute__((always_inline)) {
     constexpr int kRows = decltype(count)::value;
     __m256i acc[kRows][kVectors];
-    multiply<kRows, kVectors>(q + 2 * row * pairs, pairs, panel, pairs, acc);
+    multiply<kRows, kVectors>(a + 2 * row * a_stride, a_stride, panel, pairs, acc);
 #pragma GCC unroll 6
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
@@ -189,55 +191,57 @@ void score_panel(const int16_t* q, const int16_t* panel, int64_t rows, int64_t p
 void scores(const int16_t* q, const int16_t* panels, int64_t rows, int64_t keys, int64_t pairs, int32_t* sums,
             int64_t stride) {
   for (int64_t s = 0; s < keys; s += kPanel, panels += 2 * kPanel * pairs)
-    (keys - s > 8 ? score_panel<2> : score_panel<1>)(q, panels, rows, pairs, sums + s, stride);
+    (keys - s > 8 ? multiply_store<2> : multiply_store<1>)(q, pairs, panels, rows, pairs, sums + s, stride);
 }
 
-/// 4095 * 2^x for x <= 0; *largest also sees a NaN, whose weight is nonsense.
-LUTC_ALWAYS __m256i weights8(__m256 x, __m256i* largest) {
-  const __m256 magic = _mm256_set1_ps(12582912.0f);
-  x = _mm256_max_ps(_mm256_set1_ps(-20.0f), x);  // constant first: NaN passes
+/// 4095 * 4^x for x <= 0; *largest also sees a NaN, whose weight is nonsense.
+LUTC_ALWAYS __m256i exponential(__m256 x, __m256i* largest) {
+  const __m256 magic = _mm256_set1_ps(6291456.0f);  // where halves are the unit
+  x = _mm256_max_ps(_mm256_set1_ps(-10.0f), x);     // NaN passes
   const __m256 shifted = _mm256_add_ps(x, magic);
   const __m256 f = _mm256_sub_ps(x, _mm256_sub_ps(shifted, magic));
-  constexpr float kScale = attention::kWeightLevels;
-  __m256 y = _mm256_set1_ps(kScale * attention::kExp2[4]);
-  y = _mm256_fmadd_ps(y, f, _mm256_set1_ps(kScale * attention::kExp2[3]));
-  y = _mm256_fmadd_ps(y, f, _mm256_set1_ps(kScale * attention::kExp2[2]));
-  y = _mm256_fmadd_ps(y, f, _mm256_set1_ps(kScale * attention::kExp2[1]));
-  y = _mm256_fmadd_ps(y, f, _mm256_set1_ps(kScale * attention::kExp2[0]));
+  __m256 y = _mm256_set1_ps(attention::kExp4[attention::kExpDegree]);
+#pragma GCC unroll 4
+  for (int degree = attention::kExpDegree - 1; degree >= 0; --degree)
+    y = _mm256_fmadd_ps(y, f, _mm256_set1_ps(attention::kExp4[degree]));
   *largest = _mm256_max_epu32(*largest, _mm256_castps_si256(y));
-  // the whole part sits in the low bits of `shifted`: into y's exponent
+  // the number of halves sits in the low bits of `shifted`: into y's exponent
   return _mm256_cvtps_epi32(_mm256_castsi256_ps(
       _mm256_add_epi32(_mm256_castps_si256(y), _mm256_slli_epi32(_mm256_castps_si256(shifted), 23))));
 }
 
-float weigh(int32_t* sums, const float* key_steps, float query_step, const float* mask, int64_t keys,
-            int16_t* weights) {
-  // Without a mask the query's step waits until the largest score is subtracted.
-  const __m256 by = _mm256_set1_ps(query_step), lowest = _mm256_set1_ps(-__builtin_inff());
+/// The scores of a row, as exponents of 4, in place of its sums; returns the largest.
+LUTC_ALWAYS float score_row(int32_t* sums, const float* key_steps, float query_step, const float* mask, int64_t keys) {
+  const __m256 unit = _mm256_set1_ps(attention::kLog4E);
+  const __m256 by = _mm256_set1_ps(mask == nullptr ? query_step * attention::kLog4E : query_step);
   float* scores = reinterpret_cast<float*>(sums);
-  __m256 m = lowest;
   const auto score = [=](int64_t i) __attribute__((always_inline)) {
     const __m256i sum = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums + i));
     __m256 a = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_loadu_ps(key_steps + i));
-    if (mask != nullptr) a = _mm256_fmadd_ps(a, by, load8(mask + i, keys - i));
+    a = mask == nullptr ? _mm256_mul_ps(a, by) : _mm256_mul_ps(_mm256_fmadd_ps(a, by, load8(mask + i, keys - i)), unit);
     _mm256_storeu_ps(scores + i, a);
     return a;
   };
+  __m256 m = _mm256_set1_ps(-__builtin_inff());
   int64_t s = 0;
-  for (; s + 8 <= keys; s += 8) m = _mm256_max_ps(score(s), m);  // a NaN is dropped here, and seen below
+  for (; s + 8 <= keys; s += 8) m = _mm256_max_ps(score(s), m);  // a NaN is dropped here, and seen later
   if (s < keys) m = _mm256_blendv_ps(m, _mm256_max_ps(score(s), m), _mm256_castsi256_ps(first_lanes(keys - s)));
   __m128 most = _mm_max_ps(_mm256_castps256_ps128(m), _mm256_extractf128_ps(m, 1));
   most = _mm_max_ps(most, _mm_movehl_ps(most, most));
   most = _mm_max_ps(most, _mm_shuffle_ps(most, most, 0xb1));
-  const __m256 top = _mm256_set1_ps(_mm_cvtss_f32(most));
-  const __m256 factor = _mm256_set1_ps(1.44269504f * (mask == nullptr ? query_step : 1.0f));
+  return _mm_cvtss_f32(most);
+}
+
+/// Weights of one row's scores; returns 1 / their sum.
+LUTC_ALWAYS float weigh_row(const float* scores, float greatest, int64_t keys, int16_t* weights) {
+  const __m256 top = _mm256_set1_ps(greatest);
   const __m256i ones = _mm256_set1_epi16(1);
   __m256i total = _mm256_setzero_si256(), largest = total;
-  const auto exponent = [=](int64_t i) __attribute__((always_inline)) {
-    return _mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(scores + i), top), factor);
-  };
-  for (s = 0; s + 16 <= keys; s += 16) {
-    const __m256i w = narrow(weights8(exponent(s), &largest), weights8(exponent(s + 8), &largest));
+  const auto distance = [=](int64_t i)
+                            __attribute__((always_inline)) { return _mm256_sub_ps(_mm256_loadu_ps(scores + i), top); };
+  int64_t s = 0;
+  for (; s + 16 <= keys; s += 16) {
+    const __m256i w = narrow(exponential(distance(s), &largest), exponential(distance(s + 8), &largest));
     total = _mm256_add_epi32(total, _mm256_madd_epi16(w, ones));
     store8(weights + s, w);
   }
@@ -245,8 +249,8 @@ float weigh(int32_t* sums, const float* key_steps, float query_step, const float
     __m256i part[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
     for (int i = 0; i < 2 && s + 8 * i < keys; ++i) {
       const __m256i lanes = first_lanes(keys - s - 8 * i);
-      const __m256 x = _mm256_and_ps(exponent(s + 8 * i), _mm256_castsi256_ps(lanes));
-      part[i] = _mm256_and_si256(weights8(x, &largest), lanes);
+      const __m256 x = _mm256_and_ps(distance(s + 8 * i), _mm256_castsi256_ps(lanes));
+      part[i] = _mm256_and_si256(exponential(x, &largest), lanes);
     }
     const __m256i w = narrow(part[0], part[1]);
     total = _mm256_add_epi32(total, _mm256_madd_epi16(w, ones));
@@ -263,32 +267,38 @@ float weigh(int32_t* sums, const float* key_steps, float query_step, const float
   return 1.0f / static_cast<float>(_mm_cvtsi128_si32(sum));
 }
 
+void weigh(int32_t* sums, int64_t stride, const float* key_steps, const float* query_steps, const float* const* masks,
+           int64_t rows, int64_t keys, int16_t* weights, int64_t weight_stride, float* inverses) {
+  // Two sweeps: no row waits for its own largest score, nor for its scores to reach the cache.
+  float top[attention::kMostRows];
+  for (int64_t r = 0; r < rows; ++r) top[r] = score_row(sums + r * stride, key_steps, query_steps[r], masks[r], keys);
+  for (int64_t r = 0; r < rows; ++r) {
+    inverses[r] =
+        weigh_row(reinterpret_cast<const float*>(sums + r * stride), top[r], keys, weights + r * weight_stride);
+  }
+}
+
 template <int kVectors>
 void mix_panel(const int16_t* weights, int64_t weight_stride, const int16_t* panel, int64_t rows, int64_t pairs,
                int64_t d, const float* steps, const float* inverses, float* y, int64_t y_stride) {
+  constexpr int64_t kBlock = attention::kBlockKeys / 2;
   const __m256i lanes = first_lanes(d - 8 * (kVectors - 1));  // of the last vector
-  for_row_blocks(rows, [=](auto count, int64_t row) __attribute__((always_inline)) {
-    constexpr int kRows = decltype(count)::value;
-    constexpr int64_t kBlock = attention::kBlockKeys / 2;
-    for (int64_t p = 0; p < pairs; p += kBlock) {
-      __m256i acc[kRows][kVectors];
-      multiply<kRows, kVectors>(weights + row * weight_stride + 2 * p, weight_stride / 2, panel + 2 * kPanel * p,
-                                pairs - p < kBlock ? pairs - p : kBlock, acc);
-#pragma GCC unroll 6
-      for (int r = 0; r < kRows; ++r) {
-        const __m256 inverse = _mm256_set1_ps(inverses[row + r]);
-#pragma GCC unroll 2
-        for (int c = 0; c < kVectors; ++c) {
-          const __m256i m = c + 1 < kVectors ? _mm256_set1_epi32(-1) : lanes;
-          float* to = y + (row + r) * y_stride + 8 * c;
-          __m256 sum = _mm256_cvtepi32_ps(acc[r][c]);
-          if (p != 0) sum = _mm256_add_ps(sum, _mm256_maskload_ps(to, m));
-          if (p + kBlock >= pairs) sum = _mm256_mul_ps(sum, _mm256_mul_ps(_mm256_loadu_ps(steps + 8 * c), inverse));
-          _mm256_maskstore_ps(to, m, sum);
-        }
+  alignas(32) int32_t sums[attention::kMostRows * kPanel];
+  for (int64_t p = 0; p < pairs; p += kBlock) {
+    const int64_t some = pairs - p < kBlock ? pairs - p : kBlock;
+    multiply_store<kVectors>(weights + 2 * p, weight_stride / 2, panel + 2 * kPanel * p, rows, some, sums, kPanel);
+    for (int64_t r = 0; r < rows; ++r) {
+      const __m256 inverse = _mm256_set1_ps(inverses[r]);
+      for (int c = 0; c < kVectors; ++c) {
+        const __m256i m = c + 1 < kVectors ? _mm256_set1_epi32(-1) : lanes;
+        float* to = y + r * y_stride + 8 * c;
+        __m256 sum = _mm256_cvtepi32_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(sums + r * kPanel + 8 * c)));
+        if (p != 0) sum = _mm256_add_ps(sum, _mm256_maskload_ps(to, m));
+        if (p + kBlock >= pairs) sum = _mm256_mul_ps(sum, _mm256_mul_ps(_mm256_loadu_ps(steps + 8 * c), inverse));
+        _mm256_maskstore_ps(to, m, sum);
       }
     }
-  });
+  }
 }
 
 void mix(const int16_t* weights, int64_t weight_stride, const int16_t* panels, int64_t rows, int64_t keys, int64_t d,

@@ -32,22 +32,19 @@ LUTC_ALWAYS void quantisers(__m512i largest, __m512* factor, __m512* step) {
   *step = _mm512_mask_blend_ps(finite, _mm512_set1_ps(__builtin_nanf("")), _mm512_div_ps(a, levels));
 }
 
-/// Lane i: the largest of all lanes of m[i], as signed integers.
-LUTC_ALWAYS __m512i largest_lanes(__m512i (&m)[16]) {
+/// Lane i: join over all lanes of m[i]. Join: __m512i(__m512i, __m512i) on 32-bit lanes, in any order.
+template <class Join>
+LUTC_ALWAYS __m512i join_lanes(__m512i (&m)[16], const Join& join) {
 #pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) {
-    m[i] =
-        _mm512_max_epi32(_mm512_unpacklo_epi32(m[2 * i], m[2 * i + 1]), _mm512_unpackhi_epi32(m[2 * i], m[2 * i + 1]));
-  }
+  for (int i = 0; i < 8; ++i)
+    m[i] = join(_mm512_unpacklo_epi32(m[2 * i], m[2 * i + 1]), _mm512_unpackhi_epi32(m[2 * i], m[2 * i + 1]));
 #pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    m[i] =
-        _mm512_max_epi32(_mm512_unpacklo_epi64(m[2 * i], m[2 * i + 1]), _mm512_unpackhi_epi64(m[2 * i], m[2 * i + 1]));
-  }
-  // 128 bits of m[g] are four partial results of rows 4 g .. 4 g + 3
-  const __m512i low = _mm512_max_epi32(_mm512_shuffle_i32x4(m[0], m[1], 0x88), _mm512_shuffle_i32x4(m[0], m[1], 0xdd));
-  const __m512i high = _mm512_max_epi32(_mm512_shuffle_i32x4(m[2], m[3], 0x88), _mm512_shuffle_i32x4(m[2], m[3], 0xdd));
-  return _mm512_max_epi32(_mm512_shuffle_i32x4(low, high, 0x88), _mm512_shuffle_i32x4(low, high, 0xdd));
+  for (int i = 0; i < 4; ++i)
+    m[i] = join(_mm512_unpacklo_epi64(m[2 * i], m[2 * i + 1]), _mm512_unpackhi_epi64(m[2 * i], m[2 * i + 1]));
+  // the four 128-bit parts of m[g] are partial results of rows 4 g .. 4 g + 3
+  const __m512i low = join(_mm512_shuffle_i32x4(m[0], m[1], 0x88), _mm512_shuffle_i32x4(m[0], m[1], 0xdd));
+  const __m512i high = join(_mm512_shuffle_i32x4(m[2], m[3], 0x88), _mm512_shuffle_i32x4(m[2], m[3], 0xdd));
+  return join(_mm512_shuffle_i32x4(low, high, 0x88), _mm512_shuffle_i32x4(low, high, 0xdd));
 }
 
 /// Quantisers of up to sixteen rows.
@@ -63,7 +60,8 @@ LUTC_ALWAYS void row_quantisers(const float* x, int64_t stride, int64_t rows, in
     }
     m[r] = most;
   }
-  quantisers(largest_lanes(m), factor, step);
+  quantisers(join_lanes(m, [](__m512i a, __m512i b) __attribute__((always_inline)) { return _mm512_max_epi32(a, b); }),
+             factor, step);
 }
 
 /// The low halves of a's lanes, then of b's.
@@ -190,12 +188,14 @@ LUTC_ALWAYS void for_row_blocks(int64_t rows, const Fn& fn) {
   for (; r < rows; ++r) fn(std::integral_constant<int, 1>{}, r);
 }
 
+/// sums[row][column] of `kVectors` vectors of a panel; rows of `a` are `a_stride` pairs apart.
 template <int kVectors>
-void score_panel(const int16_t* q, const int16_t* panel, int64_t rows, int64_t pairs, int32_t* sums, int64_t stride) {
+void multiply_store(const int16_t* a, int64_t a_stride, const int16_t* panel, int64_t rows, int64_t pairs,
+                    int32_t* sums, int64_t stride) {
   for_row_blocks(rows, [=](auto count, int64_t row) __attribute__((always_inline)) {
     constexpr int kRows = decltype(count)::value;
     __m512i acc[kRows][kVectors];
-    multiply<kRows, kVectors>(q + 2 * row * pairs, pairs, panel, pairs, acc);
+    multiply<kRows, kVectors>(a + 2 * row * a_stride, a_stride, panel, pairs, acc);
 #pragma GCC unroll 12
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
@@ -207,107 +207,132 @@ void score_panel(const int16_t* q, const int16_t* panel, int64_t rows, int64_t p
 void scores(const int16_t* q, const int16_t* panels, int64_t rows, int64_t keys, int64_t pairs, int32_t* sums,
             int64_t stride) {
   for (int64_t s = 0; s < keys; s += kPanel, panels += 2 * kPanel * pairs)
-    (keys - s > 16 ? score_panel<2> : score_panel<1>)(q, panels, rows, pairs, sums + s, stride);
+    (keys - s > 16 ? multiply_store<2> : multiply_store<1>)(q, pairs, panels, rows, pairs, sums + s, stride);
 }
 
-/// 4095 * 2^x for x <= 0; *largest also sees a NaN, whose weight is nonsense.
-LUTC_ALWAYS __m512i weights16(__m512 x, __m512i* largest) {
-  const __m512 magic = _mm512_set1_ps(12582912.0f);
-  x = _mm512_max_ps(_mm512_set1_ps(-20.0f), x);  // constant first: NaN passes
+/// 4095 * 4^x for x <= 0; *largest also sees a NaN, whose weight is nonsense.
+LUTC_ALWAYS __m512i exponential(__m512 x, __m512i* largest) {
+  const __m512 magic = _mm512_set1_ps(6291456.0f);  // where halves are the unit
+  x = _mm512_max_ps(_mm512_set1_ps(-10.0f), x);     // NaN passes
   const __m512 shifted = _mm512_add_ps(x, magic);
   const __m512 f = _mm512_sub_ps(x, _mm512_sub_ps(shifted, magic));
-  constexpr float kScale = attention::kWeightLevels;
-  __m512 y = _mm512_set1_ps(kScale * attention::kExp2[4]);
-  y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(kScale * attention::kExp2[3]));
-  y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(kScale * attention::kExp2[2]));
-  y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(kScale * attention::kExp2[1]));
-  y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(kScale * attention::kExp2[0]));
+  __m512 y = _mm512_set1_ps(attention::kExp4[attention::kExpDegree]);
+#pragma GCC unroll 4
+  for (int degree = attention::kExpDegree - 1; degree >= 0; --degree)
+    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(attention::kExp4[degree]));
   *largest = _mm512_max_epu32(*largest, _mm512_castps_si512(y));
-  // the whole part sits in the low bits of `shifted`: into y's exponent
+  // the number of halves sits in the low bits of `shifted`: into y's exponent
   return _mm512_cvtps_epi32(_mm512_castsi512_ps(
       _mm512_add_epi32(_mm512_castps_si512(y), _mm512_slli_epi32(_mm512_castps_si512(shifted), 23))));
 }
 
-float weigh(int32_t* sums, const float* key_steps, float query_step, const float* mask, int64_t keys,
-            int16_t* weights) {
-  // Without a mask the query's step waits until the largest score is subtracted.
-  const __m512 by = _mm512_set1_ps(query_step), lowest = _mm512_set1_ps(-__builtin_inff());
-  __m512 m0 = lowest, m1 = lowest;
-  const auto score = [=](int64_t i) __attribute__((always_inline)) {
-    return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(sums + i)), _mm512_loadu_ps(key_steps + i));
+/// The scores of a row, as exponents of 4, in place of its sums; returns the largest of each lane.
+LUTC_ALWAYS __m512i score_row(int32_t* sums, const float* key_steps, float query_step, const float* mask,
+                              int64_t keys) {
+  const __m512 unit = _mm512_set1_ps(attention::kLog4E);
+  const __m512 by = _mm512_set1_ps(mask == nullptr ? query_step * attention::kLog4E : query_step);
+  const auto score = [=](int64_t i, __mmask16 lanes) __attribute__((always_inline)) {
+    __m512 a = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(sums + i)), _mm512_loadu_ps(key_steps + i));
+    a = mask == nullptr ? _mm512_mul_ps(a, by)
+                        : _mm512_mul_ps(_mm512_fmadd_ps(a, by, _mm512_maskz_loadu_ps(lanes, mask + i)), unit);
+    _mm512_storeu_ps(sums + i, a);
+    return a;
   };
+  __m512 m0 = _mm512_set1_ps(-__builtin_inff()), m1 = m0;
   int64_t s = 0;
   for (; s + 32 <= keys; s += 32) {
-    __m512 a = score(s), b = score(s + 16);
-    if (mask != nullptr) {
-      a = _mm512_fmadd_ps(a, by, _mm512_loadu_ps(mask + s));
-      b = _mm512_fmadd_ps(b, by, _mm512_loadu_ps(mask + s + 16));
-    }
-    m0 = _mm512_max_ps(a, m0);  // the running maximum second: a NaN is dropped here, and seen below
-    m1 = _mm512_max_ps(b, m1);
-    _mm512_storeu_ps(sums + s, a);
-    _mm512_storeu_ps(sums + s + 16, b);
+    m0 = _mm512_max_ps(score(s, 0xffff), m0);  // the running maximum second: a NaN is dropped here, and seen later
+    m1 = _mm512_max_ps(score(s + 16, 0xffff), m1);
   }
   for (; s < keys; s += 16) {
     const __mmask16 lanes = first_lanes(keys - s);
-    __m512 a = score(s);
-    if (mask != nullptr) a = _mm512_fmadd_ps(a, by, _mm512_maskz_loadu_ps(lanes, mask + s));
-    m0 = _mm512_mask_max_ps(m0, lanes, a, m0);
-    _mm512_storeu_ps(sums + s, a);
+    m0 = _mm512_mask_max_ps(m0, lanes, score(s, lanes), m0);
   }
-  const __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(_mm512_max_ps(m0, m1)));
-  const __m512 factor = _mm512_set1_ps(1.44269504f * (mask == nullptr ? query_step : 1.0f));
+  return _mm512_castps_si512(_mm512_max_ps(m0, m1));
+}
+
+/// Weights of one row's scores; returns their sum, lane by lane.
+LUTC_ALWAYS __m512i weigh_row(const int32_t* scores, float greatest, int64_t keys, int16_t* weights, bool* nan) {
+  const __m512 top = _mm512_set1_ps(greatest);
+  __m512i largest = _mm512_setzero_si512();
   const __m512i ones = _mm512_set1_epi16(1);
-  __m512i total = _mm512_setzero_si512(), largest = total;
-  const auto exponent = [=](int64_t i) __attribute__((always_inline)) {
-    return _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(sums + i), top), factor);
+  __m512i total = _mm512_setzero_si512();
+  const auto weight = [&](int64_t i, __mmask16 lanes) __attribute__((always_inline)) {
+    return exponential(_mm512_sub_ps(_mm512_mask_loadu_ps(top, lanes, scores + i), top), &largest);
   };
-  for (s = 0; s + 32 <= keys; s += 32) {
-    const __m512i w = low_halves(weights16(exponent(s), &largest), weights16(exponent(s + 16), &largest));
-    total = _mm512_dpwssd_epi32(total, w, ones);
-    _mm512_storeu_si512(weights + s, w);
+  const auto store = [&](int64_t i, __m512i a, __m512i b) __attribute__((always_inline)) {
+    const __m512i both = low_halves(a, b);
+    total = _mm512_dpwssd_epi32(total, both, ones);
+    _mm512_storeu_si512(weights + i, both);
+  };
+  int64_t s = 0;
+  for (; s + 32 <= keys; s += 32) {
+    const __m512i a = weight(s, 0xffff), b = weight(s + 16, 0xffff);
+    store(s, a, b);
   }
   if (s < keys) {
     const __mmask16 first = first_lanes(keys - s), second = first_lanes(keys - s - 16);
-    const __m512i a = _mm512_maskz_mov_epi32(first, weights16(_mm512_maskz_mov_ps(first, exponent(s)), &largest));
-    __m512i b = _mm512_setzero_si512();
-    if (second != 0) {
-      b = _mm512_maskz_mov_epi32(second, weights16(_mm512_maskz_mov_ps(second, exponent(s + 16)), &largest));
-    }
-    const __m512i w = low_halves(a, b);
-    total = _mm512_dpwssd_epi32(total, w, ones);
-    _mm512_storeu_si512(weights + s, w);
+    const __m512i a = weight(s, first), b = weight(s + 16, second);
+    store(s, _mm512_maskz_mov_epi32(first, a), _mm512_maskz_mov_epi32(second, b));
   }
-  if (_mm512_cmpge_epu32_mask(largest, _mm512_set1_epi32(0x7f800000)) != 0) return __builtin_nanf("");
-  return 1.0f / static_cast<float>(_mm512_reduce_add_epi32(total));
+  *nan = _mm512_cmpge_epu32_mask(largest, _mm512_set1_epi32(0x7f800000)) != 0;
+  return total;
+}
+
+void weigh(int32_t* sums, int64_t stride, const float* key_steps, const float* query_steps, const float* const* masks,
+           int64_t rows, int64_t keys, int16_t* weights, int64_t weight_stride, float* inverses) {
+  // Two sweeps, the lanes of sixteen rows brought together at once: no row waits for its own largest score or sum, nor
+  // for its scores to reach the cache.
+  alignas(64) float top[attention::kMostRows];
+  __m512i lanes[16];
+  for (int64_t first = 0; first < rows; first += 16) {
+    for (int64_t r = first; r < first + 16; ++r) {
+      lanes[r - first] =
+          r >= rows ? _mm512_setzero_si512() : score_row(sums + r * stride, key_steps, query_steps[r], masks[r], keys);
+    }
+    _mm512_store_si512(top + first, join_lanes(lanes, [](__m512i a, __m512i b) __attribute__((always_inline)) {
+                         return _mm512_castps_si512(_mm512_max_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b)));
+                       }));
+  }
+  for (int64_t first = 0; first < rows; first += 16) {
+    uint32_t nans = 0;
+    for (int64_t r = first; r < first + 16; ++r) {
+      lanes[r - first] = _mm512_setzero_si512();
+      if (r >= rows) continue;
+      bool nan = false;
+      lanes[r - first] = weigh_row(sums + r * stride, top[r], keys, weights + r * weight_stride, &nan);
+      nans |= nan ? 1u << (r - first) : 0u;
+    }
+    const __m512i totals =
+        join_lanes(lanes, [](__m512i a, __m512i b) __attribute__((always_inline)) { return _mm512_add_epi32(a, b); });
+    const __m512 inverse = _mm512_div_ps(_mm512_set1_ps(1.0f), _mm512_cvtepi32_ps(totals));
+    _mm512_mask_storeu_ps(
+        inverses + first, first_lanes(rows - first),
+        _mm512_mask_blend_ps(static_cast<__mmask16>(nans), inverse, _mm512_set1_ps(__builtin_nanf(""))));
+  }
 }
 
 template <int kVectors>
 void mix_panel(const int16_t* weights, int64_t weight_stride, const int16_t* panel, int64_t rows, int64_t pairs,
                int64_t d, const float* steps, const float* inverses, float* y, int64_t y_stride) {
+  constexpr int64_t kBlock = attention::kBlockKeys / 2;
   const __mmask16 lanes = first_lanes(d - 16 * (kVectors - 1));  // of the last vector
-  for_row_blocks(rows, [=](auto count, int64_t row) __attribute__((always_inline)) {
-    constexpr int kRows = decltype(count)::value;
-    constexpr int64_t kBlock = attention::kBlockKeys / 2;
-    for (int64_t p = 0; p < pairs; p += kBlock) {
-      __m512i acc[kRows][kVectors];
-      multiply<kRows, kVectors>(weights + row * weight_stride + 2 * p, weight_stride / 2, panel + 2 * kPanel * p,
-                                pairs - p < kBlock ? pairs - p : kBlock, acc);
-#pragma GCC unroll 12
-      for (int r = 0; r < kRows; ++r) {
-        const __m512 inverse = _mm512_set1_ps(inverses[row + r]);
-#pragma GCC unroll 2
-        for (int c = 0; c < kVectors; ++c) {
-          const __mmask16 m = c + 1 < kVectors ? __mmask16{0xffff} : lanes;
-          float* to = y + (row + r) * y_stride + 16 * c;
-          __m512 sum = _mm512_cvtepi32_ps(acc[r][c]);
-          if (p != 0) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(m, to));
-          if (p + kBlock >= pairs) sum = _mm512_mul_ps(sum, _mm512_mul_ps(_mm512_loadu_ps(steps + 16 * c), inverse));
-          _mm512_mask_storeu_ps(to, m, sum);
-        }
+  alignas(64) int32_t sums[attention::kMostRows * kPanel];
+  for (int64_t p = 0; p < pairs; p += kBlock) {
+    const int64_t some = pairs - p < kBlock ? pairs - p : kBlock;
+    multiply_store<kVectors>(weights + 2 * p, weight_stride / 2, panel + 2 * kPanel * p, rows, some, sums, kPanel);
+    for (int64_t r = 0; r < rows; ++r) {
+      const __m512 inverse = _mm512_set1_ps(inverses[r]);
+      for (int c = 0; c < kVectors; ++c) {
+        const __mmask16 m = c + 1 < kVectors ? __mmask16{0xffff} : lanes;
+        float* to = y + r * y_stride + 16 * c;
+        __m512 sum = _mm512_cvtepi32_ps(_mm512_load_si512(sums + r * kPanel + 16 * c));
+        if (p != 0) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(m, to));
+        if (p + kBlock >= pairs) sum = _mm512_mul_ps(sum, _mm512_mul_ps(_mm512_loadu_ps(steps + 16 * c), inverse));
+        _mm512_mask_storeu_ps(to, m, sum);
       }
     }
-  });
+  }
 }
 
 void mix(const int16_t* weights, int64_t weight_stride, const int16_t* panels, int64_t rows, int64_t keys, int64_t d,

@@ -100,18 +100,18 @@ void scores(const int16_t* q, const int16_t* panels, int64_t rows, int64_t keys,
     for (int64_t r = 0; r < rows; ++r) row_times_panel(q + 2 * r * pairs, panels, pairs, sums + r * stride + s);
 }
 
-/// 4095 * 2^x for x <= 0 or NaN.
-float weight(float x) {
-  x = x < -20.0f ? -20.0f : x;  // NaN passes
-  const float magic = 12582912.0f;
+/// 4095 * 4^x for x <= 0 or NaN.
+float exponential(float x) {
+  x = x < -10.0f ? -10.0f : x;     // NaN passes
+  const float magic = 6291456.0f;  // where halves are the unit
   const float whole = (x + magic) - magic, f = x - whole;
-  float y = attention::kExp2[4];
-  for (int i = 3; i >= 0; --i) y = y * f + attention::kExp2[i];
-  return std::ldexp(y * attention::kWeightLevels, whole == whole ? static_cast<int>(whole) : 0);
+  float y = attention::kExp4[attention::kExpDegree];
+  for (int i = attention::kExpDegree - 1; i >= 0; --i) y = y * f + attention::kExp4[i];
+  return std::ldexp(y, whole == whole ? static_cast<int>(2.0f * whole) : 0);
 }
 
-float weigh(int32_t* sums, const float* key_steps, float query_step, const float* mask, int64_t keys,
-            int16_t* weights) {
+float weigh_row(int32_t* sums, const float* key_steps, float query_step, const float* mask, int64_t keys,
+                int16_t* weights) {
   float* scores = reinterpret_cast<float*>(sums);
   float top = -INFINITY;
   for (int64_t s = 0; s < keys; ++s) {
@@ -119,6 +119,7 @@ float weigh(int32_t* sums, const float* key_steps, float query_step, const float
     std::memcpy(&sum, sums + s, 4);
     float score = static_cast<float>(sum) * key_steps[s] * query_step;
     if (mask != nullptr) score += mask[s];
+    score *= attention::kLog4E;
     std::memcpy(scores + s, &score, 4);
     top = score > top ? score : top;
   }
@@ -127,13 +128,20 @@ float weigh(int32_t* sums, const float* key_steps, float query_step, const float
   for (int64_t s = 0; s < keys; ++s) {
     float score;
     std::memcpy(&score, scores + s, 4);
-    const float w = weight((score - top) * 1.44269504f);
+    const float w = exponential(score - top);
     nan = nan || w != w;
     weights[s] = w == w ? static_cast<int16_t>(std::nearbyint(w)) : int16_t{0};
     total += weights[s];
   }
   for (int64_t s = keys; s % 32 != 0; ++s) weights[s] = 0;
   return nan ? NAN : 1.0f / static_cast<float>(total);
+}
+
+void weigh(int32_t* sums, int64_t stride, const float* key_steps, const float* query_steps, const float* const* masks,
+           int64_t rows, int64_t keys, int16_t* weights, int64_t weight_stride, float* inverses) {
+  for (int64_t r = 0; r < rows; ++r) {
+    inverses[r] = weigh_row(sums + r * stride, key_steps, query_steps[r], masks[r], keys, weights + r * weight_stride);
+  }
 }
 
 void mix(const int16_t* weights, int64_t weight_stride, const int16_t* panels, int64_t rows, int64_t keys, int64_t d,
