@@ -112,6 +112,36 @@ def test_3x3_conv(batch, group, inputs, outputs, height, width, pads, activation
     np.testing.assert_allclose(ours, exact, rtol=1e-5, atol=4e-5)
 
 
+@settings(max_examples=150)
+@given(
+    channels=st.sampled_from([1, 3, 5]),
+    multiplier=st.sampled_from([1, 1, 2, 3]),
+    size=st.sampled_from([3, 5]),
+    stride=st.sampled_from([1, 2]),
+    height=st.integers(5, 14),
+    width=st.sampled_from([5, 6, 7, 8, 10, 15, 16, 17, 20, 31, 32, 33, 34, 35, 37, 66, 67]),
+    pads=st.lists(st.integers(0, 4), min_size=4, max_size=4),
+    activation=st.sampled_from(["none", "relu", "sigmoid"]),
+    residual=st.booleans(),
+    after=st.integers(0, 1),
+    isa=isas,
+)
+def test_depthwise_conv(channels, multiplier, size, stride, height, width, pads, activation, residual, after, isa):
+    outputs = channels * multiplier
+    x, w, b = normal(1, 2, channels, height, width), normal(2, outputs, 1, size, size), normal(3, outputs)
+    attrs = {"kernel_shape": [size] * 2, "strides": [stride] * 2, "pads": pads, "group": channels}
+    exact = by_ort("Conv", [x, w, b], **attrs)
+    r = normal(4, *exact.shape) if residual else None
+    act = {"relu": lambda v: np.maximum(v, 0), "sigmoid": lambda v: 1 / (1 + np.exp(-v)), "none": lambda v: v}[
+        activation
+    ]
+    added = np.float32(0) if r is None else r
+    exact = act(exact + added) if after else act(exact) + added
+    fused = {**attrs, "activation": activation, "activation_after_residual": after}
+    (ours,) = run_step("conv", [x, w, b, r], fused, constant=[1, 2], isa=isa)
+    np.testing.assert_allclose(ours, exact, rtol=1e-5, atol=1e-5)
+
+
 @settings(max_examples=60)
 @given(
     channels=st.sampled_from([1, 3, 16, 33]),

@@ -40,6 +40,12 @@ struct Tiling {
   int64_t first_row, rows, columns;
 };
 
+/// One channel of a depthwise convolution.
+struct DepthwisePlane {
+  int64_t height, width, top, left;  ///< of the image, and its padding
+  int64_t out_height, out_width;
+};
+
 struct DenseKernels {
   int panel_columns;  ///< columns of one packed panel
   int lanes;          ///< floats of one vector; divides panel_columns
@@ -81,6 +87,11 @@ struct DenseKernels {
   void (*winograd_input)(const float* x, const Tiling& tiling, float* v, int64_t stride);
   void (*winograd_output)(const float* m, int64_t stride, const Tiling& tiling, float* y, int64_t height, int64_t width,
                           const Epilogue& epilogue);
+
+  /// One output channel of a depthwise convolution: a square kernel of 3 or 5, stride 1 or 2 both ways, undilated. One
+  /// bias (*epilogue.row_bias), a residual plane beside y.
+  void (*depthwise)(const float* x, const float* w, int64_t size, int64_t stride, const DepthwisePlane& plane, float* y,
+                    const Epilogue& epilogue);
 };
 
 /// Floats of a packed k x n matrix.

@@ -35,7 +35,7 @@ class Conv : public OpBase {
                      shape.output.to_string());
     }
     LUTC_RETURN_IF_ERROR(ctx.set_output(0, DType::kF32, shape.output));
-    if (shape.output.elements() == 0 || is_dot(shape)) return Status::ok();
+    if (shape.output.elements() == 0 || is_dot(shape) || is_depthwise(shape)) return Status::ok();
     const int threads = this->threads(shape, ctx.num_threads());
     const int64_t bytes = use_winograd(shape) ? WinogradConv(shape, *dense_, threads).bytes()
                                               : DirectConv(shape, *dense_, !packed_.empty(), threads).bytes();
@@ -62,6 +62,10 @@ class Conv : public OpBase {
     if (is_dot(shape)) {
       ctx.pool().parallel_for(shape.batch * groups_, 1, threads, [&](int64_t begin, int64_t end, int) {
         for (int64_t unit = begin; unit < end; ++unit) dots(shape, operands, unit);
+      });
+    } else if (is_depthwise(shape)) {
+      ctx.pool().parallel_for(shape.batch * shape.outputs, 1, threads, [&](int64_t begin, int64_t end, int) {
+        for (int64_t plane = begin; plane < end; ++plane) depthwise(shape, operands, plane);
       });
     } else if (winograd) {
       WinogradConv(shape, *dense_, threads).run(ctx, operands, threads);
@@ -136,6 +140,22 @@ class Conv : public OpBase {
   /// Threads worth waking.
   static int threads(const ConvShape& shape, int available) {
     return shape.output.elements() * shape.depth < 8 * kParallelWork ? 1 : available;
+  }
+
+  /// One input channel for an output channel, and a window that DenseKernels::depthwise knows.
+  static bool is_depthwise(const ConvShape& s) {
+    const Window& w = s.window;
+    return s.group_inputs == 1 && w.kernel[0] == w.kernel[1] && (w.kernel[0] == 3 || w.kernel[0] == 5) &&
+           w.strides[0] == w.strides[1] && w.strides[0] <= 2 && w.dilations[0] == 1 && w.dilations[1] == 1;
+  }
+
+  void depthwise(const ConvShape& s, const ConvOperands& operands, int64_t plane) const {
+    const int64_t channel = plane % s.outputs, offset = plane * s.out_pixels;
+    const Geometry& g = s.g;
+    dense_->depthwise(operands.x + plane / s.group_outputs * s.in_pixels, operands.w + channel * s.taps,
+                      s.window.kernel[0], s.window.strides[0],
+                      {g.in[0], g.in[1], g.pads[0], g.pads[1], g.out[0], g.out[1]}, operands.y + offset,
+                      operands.epilogue(s, channel, offset));
   }
 
   /// One output position that reads whole channels: a dot product per output channel.
