@@ -208,6 +208,45 @@ def test_leading_shapes(isa, shape, layout):
     assert np.array_equal(y.reshape(-1, 7), reference_linear(layer, x.reshape(-1, 12)).astype(np.float32))
 
 
+def layer_with_gains(gains, n, gain_limit, k=16):
+    """A layer and rows x [M, C] that encode to exactly these gains [M, C]; every entry is 127 or -127 by column."""
+    c = gains.shape[1]
+    layer = make_layer(np.random.default_rng(0), c, [1] * c, k, n, gain_limit)
+    layer.offset[:], layer.inv_scale[:] = 0, 1
+    layer.directions[:], layer.gain_mul[:] = 1, 1
+    layer.table[:] = np.where(np.arange(n) % 2, 127, -127)
+    assert np.array_equal(reference_encode(layer, gains.astype(np.float32))[1], gains)
+    return layer, gains.astype(np.float32)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("gain_limit", [1, 15, 63, 127])
+@pytest.mark.parametrize("m", [1, 2, 32, 33])
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), c=st.integers(1, 150), level=st.integers(0, 127), spikes=st.integers(0, 3))
+def test_windows_of_small_gains(isa, gain_limit, m, seed, c, level, spikes):
+    """Kernels may add up more small gains before they widen: one large gain in one row must still fit."""
+    rng = np.random.default_rng(seed)
+    gains = np.full((m, c), min(level, gain_limit))
+    for _ in range(spikes):
+        gains[rng.integers(m), rng.integers(c)] = gain_limit
+    gains[rng.random(m) < 0.5] *= -1
+    layer, x = layer_with_gains(gains, 5, gain_limit)
+    expected = reference_linear(layer, x).astype(np.float32)
+    assert np.array_equal(run_linear(isa, layer, x), expected)
+    assert np.array_equal(run_linear(isa, layer, x, layout="ckn"), expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("total", [258, 259])
+def test_the_longest_windows_are_full(isa, total):
+    """Windows of 3 units whose gains sum to the most a 16-bit sum of entries of 127 holds, and to one more."""
+    gains = np.zeros((2, 12), np.int64)
+    gains[1] = np.tile([43, 43, 43, 43, 43, total - 215], 2)
+    layer, x = layer_with_gains(gains, 3, 63)
+    assert np.array_equal(run_linear(isa, layer, x), reference_linear(layer, x).astype(np.float32))
+
+
 ACTIVATIONS = {
     "none": lambda x: x,
     "relu": lambda x: np.maximum(x, 0),
@@ -481,6 +520,19 @@ def test_codes_that_no_encode_made_are_refused(isa):
     inputs[0] = np.zeros((2, 4), np.uint8)
     with pytest.raises(ValueError, match="too small"):
         kernels.Step(isa, "lut_linear", inputs, layer.table_attrs("ckn")).run()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_convolutions_refuse_codes_of_rows(isa):
+    rng = np.random.default_rng(0)
+    conv = Conv()
+    layer = make_conv(rng, conv, [4], 16, 3, 15)
+    x = rng.normal(size=(1, 4, 5, 5)).astype(np.float32)
+    codes = run_encode(isa, layer, x.transpose(0, 2, 3, 1))
+    assert np.isfinite(run_conv(isa, layer, x, conv)).all()
+    attrs = layer.table_attrs("ckn") | {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    with pytest.raises(ValueError, match="axis 1"):
+        kernels.Step(isa, "lut_conv", [codes, layer.table, layer.scale, layer.bias], attrs).run()
 
 
 @pytest.mark.parametrize("isa", ISAS)

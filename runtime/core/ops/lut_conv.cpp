@@ -86,6 +86,7 @@ class LutConv final : public LutConsumer {
     LUTC_RETURN_IF_ERROR(check_codes(codes, e.batch, e.height * e.width));
     CodesHeader header;
     std::memcpy(&header, codes.data, sizeof(header));
+    if (header.of_rows != 0) return invalid("the codes of a convolution must be encoded along axis 1");
     if (header.has_offset != 0 && (pads_[0] | pads_[1] | pads_[2] | pads_[3]) != 0)
       return step_error(def_, ErrorCode::kCorrupt, "a padded convolution needs an encode whose offset is zero");
     job.codes = codes.as<uint8_t>() + sizeof(CodesHeader);

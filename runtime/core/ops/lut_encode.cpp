@@ -101,6 +101,7 @@ class LutEncode final : public OpBase {
     header.entries = plan_.view().entries;
     header.gain_limit = geometry_.gain_limit;
     header.has_offset = plan_.view().has_offset || plan_.view().has_proj_offset;
+    header.of_rows = channels_ ? 0 : 1;
     header.images = images;
     header.rows = rows;
     std::memcpy(out.data, &header, sizeof(header));

@@ -19,6 +19,7 @@ constexpr int kRows = 32;
 constexpr int kVectors = 4;  ///< of 8 rows
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
 
 struct Scratch {
   __m256i* slots;  ///< [slots rounded up to 16][4]
@@ -357,6 +358,55 @@ void score(const EncodeView& e, const __m256i* slots, uint8_t* panel) {
   }
 }
 
+/// Sum of the magnitudes of both gains of a unit, int16 for 16 rows.
+LUTC_INLINE __m256i magnitudes(const uint8_t* gains) {
+  return _mm256_maddubs_epi16(_mm256_abs_epi8(load(gains)), _mm256_set1_epi8(1));
+}
+
+/// Every window of so many units keeps its sums of gain * entry in an int16.
+bool window_fits(const __m256i* sums, int64_t units, int64_t window) {
+  __m256i most = _mm256_setzero_si256();
+  for (int64_t u = 0; u < units;) {
+    const int64_t end = lesser(u + window, units);
+    __m256i low = sums[2 * u], high = sums[2 * u + 1];
+    while (++u < end) {
+      low = _mm256_add_epi16(low, sums[2 * u]);
+      high = _mm256_add_epi16(high, sums[2 * u + 1]);
+    }
+    most = _mm256_max_epi16(most, _mm256_max_epi16(low, high));
+  }
+  return _mm256_movemask_epi8(_mm256_cmpgt_epi16(most, _mm256_set1_epi16(32767 / 127))) == 0;
+}
+
+/// Replaces the windows of a panel of rows by the longest ones that its gains allow. Memory: two vectors a unit.
+void lengthen_windows(const EncodeView& e, uint8_t* panel, __m256i* sums) {
+  const int64_t units = (e.codebooks + 1) / 2, least = window_units_avx2(e.gain_limit);
+  uint8_t* codes = panel + (units + least - 1) / least * 2 * kRows;
+  const uint8_t* gains = codes + 2 * kRows;
+  for (int64_t u = 0; u < units; ++u) {
+    sums[2 * u] = magnitudes(gains + u * 4 * kRows);
+    sums[2 * u + 1] = magnitudes(gains + u * 4 * kRows + kRows);
+  }
+  int64_t window = least;
+  while (window < units && window - least < kMostAddedUnits) {
+    const int64_t longer = lesser(window + (window + 3) / 4, least + kMostAddedUnits);
+    if (!window_fits(sums, units, longer)) break;
+    window = longer;
+  }
+  if (window == least) return;
+  store_added_units(codes, window - least);
+  const __m256i offset = _mm256_set1_epi8(static_cast<char>(128));
+  for (int64_t u = 0; u < units; panel += 2 * kRows) {
+    __m256i low = _mm256_setzero_si256(), high = low;
+    for (const int64_t end = lesser(u + window, units); u < end; ++u) {
+      low = _mm256_sub_epi16(low, _mm256_maddubs_epi16(offset, load(gains + u * 4 * kRows)));
+      high = _mm256_sub_epi16(high, _mm256_maddubs_epi16(offset, load(gains + u * 4 * kRows + kRows)));
+    }
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(panel), low);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(panel + kRows), high);
+  }
+}
+
 }  // namespace
 
 size_t encode_scratch_avx2(const EncodeView& e) {
@@ -396,7 +446,10 @@ void encode_avx2(const EncodeView& e, const EncodeInput& in, uint8_t* panel, int
     slots_of_features(e, s.slots,
                       [&](int64_t f, int g) { return quantise_feature(pixels(f, g), e.offset, e.inv_scale, f); });
   }
-  e.gain_limit > 0 ? score<true>(e, s.slots, panel) : score<false>(e, s.slots, panel);
+  if (e.gain_limit == 0) return score<false>(e, s.slots, panel);
+  score<true>(e, s.slots, panel);
+  // Convolutions gather the windows of pixels from many panels; a single row may be a pixel.
+  if (by_rows && in.rows > 1) lengthen_windows(e, panel, s.slots);  // the slots, a vector or more a codebook, are read
 }
 
 }  // namespace lutc::kernels

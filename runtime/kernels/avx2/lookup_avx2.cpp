@@ -56,7 +56,7 @@ LUTC_INLINE void flush(int32_t* acc, __m256i sums, bool first) {
 /// sums.
 template <int kN, bool kWide>
 void gain_block(const LookupBlock& b) {
-  const int64_t window = window_units_avx2(b.gain_limit);
+  const int64_t window = window_units_avx2(b.gain_limit) + added_units(b.codes + b.taps[0]);
   const uint8_t* table = b.table;
   const uint8_t* ahead = b.prefetch;
   bool first = true;

@@ -10,11 +10,21 @@ void encode_avx2(const EncodeView& view, const EncodeInput& input, uint8_t* pane
 
 namespace {
 
-/// Units of two codebooks whose sum of gain * entry stays in an int16, whatever the entries (-127 .. 127).
+/// Units of two codebooks whose sum of gain * entry stays in an int16, whatever the entries (-127 .. 127) and gains.
 constexpr int64_t window_units_avx2(int64_t gain_limit) {
   const int64_t units = 32767 / (2 * 127 * (gain_limit < 1 ? 1 : gain_limit));
   return units < 1 ? 1 : units;
 }
+
+// The gains at hand are mostly far below their limit, so that the encode of rows may choose longer windows for a panel.
+// The units it adds stand in bits 4 to 6, which vpshufb ignores, of the panel's first two codes.
+constexpr int64_t kMostAddedUnits = 63;
+
+inline void store_added_units(uint8_t* codes, int64_t units) {
+  codes[0] = static_cast<uint8_t>(codes[0] | (units & 7) << 4);
+  codes[1] = static_cast<uint8_t>(codes[1] | (units >> 3) << 4);
+}
+inline int64_t added_units(const uint8_t* codes) { return (codes[0] >> 4 & 7) | (codes[1] >> 4 & 7) << 3; }
 
 }  // namespace
 }  // namespace lutc::kernels
