@@ -34,7 +34,8 @@ def command(
         for port in summary[kind]:
             out.print(f"  {kind[:-1]:<6} {port['name']}: {port['dtype']} {port['shape']}", markup=False)
     out.print(
-        f"  {summary['steps']} steps, {summary['lookup_layers']} lookup and {summary['dense_layers']} dense layers"
+        f"  {summary['steps']} steps, {summary['lookup_layers']} lookup and {summary['dense_layers']} dense layers "
+        f"({summary['int8_layers']} in int8)"
     )
     if layers:
         out.print(layer_table(artifact.layers))

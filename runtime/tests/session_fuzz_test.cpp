@@ -18,22 +18,24 @@ namespace {
 using Random = std::mt19937_64;
 
 /// A small model with every kind of thing in it: constants, shape arithmetic, views, in-place chances, two outputs of
-/// one memory, lookups.
+/// one memory, lookups, integers.
 const char kPlan[] =
     R"({"inputs":[{"name":"x","value":0,"dtype":"f32","shape":["batch",4]}],)"
     R"("outputs":[{"name":"y","value":8,"dtype":"f32","shape":["batch",4]},{"name":"flat","value":9,"dtype":"f32","shape":["n"]},)"
-    R"({"name":"l","value":12,"dtype":"f32","shape":["batch",8]}],)"
+    R"({"name":"l","value":12,"dtype":"f32","shape":["batch",8]},{"name":"q","value":22,"dtype":"f32","shape":["batch",8]}],)"
     R"("values":[{"dtype":"f32"},{"dtype":"f32","tensor":"w","shape":[4,4]},{"dtype":"f32"},{"dtype":"f32"},{"dtype":"i64"},)"
     R"({"dtype":"i64","tensor":"one","shape":[1]},{"dtype":"i64"},{"dtype":"f32"},{"dtype":"f32"},{"dtype":"f32"},{"dtype":"i64"},{"dtype":"u8"},{"dtype":"f32"},)"
     R"({"dtype":"f32","tensor":"offset","shape":[4]},{"dtype":"f32","tensor":"inv_scale","shape":[4]},{"dtype":"i32","tensor":"groups","shape":[2,2]},)"
     R"({"dtype":"i8","tensor":"directions","shape":[2,4,2]},{"dtype":"i32","tensor":"code_bias","shape":[2,4]},{"dtype":"f32","tensor":"gain_mul","shape":[2]},)"
-    R"({"dtype":"i8","tensor":"table","shape":[2,4,8]},{"dtype":"f32","tensor":"scale","shape":[8]},{"dtype":"f32","tensor":"bias","shape":[8]}],)"
+    R"({"dtype":"i8","tensor":"table","shape":[2,4,8]},{"dtype":"f32","tensor":"scale","shape":[8]},{"dtype":"f32","tensor":"bias","shape":[8]},)"
+    R"({"dtype":"f32"},{"dtype":"u8","tensor":"int8","shape":[1,1,16,4]}],)"
     R"("steps":[{"op":"mat_mul","name":"mm","inputs":[0,1],"outputs":[2]},{"op":"relu","name":"r","inputs":[2],"outputs":[3]},)"
     R"({"op":"shape","name":"s","inputs":[3],"outputs":[4]},{"op":"gather","name":"g","inputs":[4,5],"outputs":[6],"attrs":{"axis":0}},)"
     R"({"op":"softmax","name":"sm","inputs":[3],"outputs":[7],"attrs":{"axis":-1}},{"op":"add","name":"a","inputs":[7,0],"outputs":[8]},)"
     R"({"op":"concat","name":"c","inputs":[6,5],"outputs":[10],"attrs":{"axis":0}},{"op":"flatten","name":"f","inputs":[8],"outputs":[9],"attrs":{"axis":1}},)"
     R"({"op":"lut_encode","name":"e","inputs":[0,13,14,15,16,17,18],"outputs":[11],"attrs":{"gain_limit":63,"axis":-1}},)"
-    R"({"op":"lut_linear","name":"l","inputs":[11,19,20,21],"outputs":[12],"attrs":{"gain_limit":63,"codebooks":2,"entries":4,"outputs":8,"layout":"ckn","activation":"none"}}]})";
+    R"({"op":"lut_linear","name":"l","inputs":[11,19,20,21],"outputs":[12],"attrs":{"gain_limit":63,"codebooks":2,"entries":4,"outputs":8,"layout":"ckn","activation":"none"}},)"
+    R"({"op":"int8_linear","name":"q","inputs":[0,23,20,21,12],"outputs":[22],"attrs":{"features":4,"outputs":8,"activation":"relu"}}]})";
 
 struct Model {
   std::string tensors;
@@ -71,6 +73,9 @@ Model make_model() {
   std::vector<int8_t> table(64);
   for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<int8_t>(static_cast<int>(i * 37 % 255) - 127);
   m.add<int8_t>("table", "I8", "[2,4,8]", table);
+  std::vector<uint8_t> weight(64);
+  for (size_t i = 0; i < weight.size(); ++i) weight[i] = static_cast<uint8_t>(i * 91 + 3);
+  m.add<uint8_t>("int8", "U8", "[1,1,16,4]", weight);
   m.add<float>("scale", "F32", "[8]", std::vector<float>(8, 0.01f));
   m.add<float>("bias", "F32", "[8]", std::vector<float>(8, 0.5f));
   return m;
@@ -215,6 +220,8 @@ std::string mutate_text(std::string text, Random& random) {
                                        "average_pool",
                                        "attention",
                                        "linear",
+                                       "int8_linear",
+                                       "int8_conv",
                                        "lut_linear",
                                        "lut_conv",
                                        "lut_encode",
