@@ -60,8 +60,8 @@ struct Int8ConvKernels {
   void (*block)(const Int8ConvBlock& block);
 };
 
-/// The word that means zero in every channel.
-inline uint32_t int8_zero_word(const Int8ConvKernels& kernels) { return kernels.unit == 4 ? 0x80808080u : 0; }
+/// The byte of words that are zero in every channel.
+inline int int8_zero_byte(const Int8ConvKernels& kernels) { return kernels.unit == 4 ? 128 : 0; }
 
 /// Never null; falls back to the scalar table when the library was built without this ISA.
 const Int8ConvKernels* int8_conv_kernels(Isa isa);

@@ -379,7 +379,7 @@ class Int8Conv : public OpBase {
     const float* from = x + unit * kernels_->unit * plan.in_pixels;
     uint32_t* words = reinterpret_cast<uint32_t*>(plane);
     if (plan.flat) return kernels_->quantise(from, plan.in_pixels, channels, inv, plan.in_pixels, words);
-    std::fill(words, words + plan.unit_step / 4, kernels::int8_zero_word(*kernels_));
+    std::memset(plane, kernels::int8_zero_byte(*kernels_), static_cast<size_t>(plan.unit_step));
     const int64_t width = plan.columns.in;
     for (int64_t h = 0; h < plan.rows.in; h += plan.band_rows) {
       const int64_t rows = std::min(plan.band_rows, plan.rows.in - h);
@@ -426,25 +426,27 @@ class Int8Conv : public OpBase {
 
   /// Covers the output positions with as few vectors as can be; returns how many.
   int64_t place_vectors(const Plan& plan, ConvVector* vectors) const {
-    const int64_t lanes = kernels_->lanes, width = plan.columns.out, gap = plan.width - width;
+    const int64_t lanes = kernels_->lanes, gap = plan.width - plan.columns.out;
+    const int64_t rows = gap == 0 ? 1 : plan.rows.out, width = gap == 0 ? plan.out_pixels : plan.columns.out;
+    ConvVector whole = {0, 0, (1u << lanes) - 1, static_cast<int32_t>(lanes), {}};
+    for (int l = 0; l < ConvVector::kMostLanes; ++l) whole.lanes[l] = static_cast<uint8_t>(l % lanes);
     ConvVector* v = vectors;
-    for (int64_t i = 0, j = 0; i < plan.rows.out; ++v) {
+    for (int64_t i = 0, j = 0; i < rows; ++v) {
+      *v = whole;
       v->position = i * plan.width + j;
       v->output = i * width + j;
+      if (j + lanes < width) {
+        j += lanes;
+        continue;
+      }
       v->mask = 0;
       v->count = 0;
-      std::fill(v->lanes, v->lanes + ConvVector::kMostLanes, uint8_t{0});
-      for (int64_t lane = 0; lane < lanes && i < plan.rows.out;) {
-        const int64_t end = std::min(lanes, lane + width - j);
-        j += end - lane;
-        for (; lane < end; ++lane) {
+      for (int64_t lane = 0; i < rows; lane += gap, j = 0, ++i) {
+        for (; lane < lanes && j < width; ++lane, ++j) {
           v->mask |= 1u << lane;
           v->lanes[v->count++] = static_cast<uint8_t>(lane);
         }
         if (j < width) break;
-        j = 0;
-        ++i;
-        lane += gap;
       }
     }
     return v - vectors;
