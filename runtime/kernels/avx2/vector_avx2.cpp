@@ -1,4 +1,5 @@
-#include "kernels/avx2/simd.h"
+#include "kernels/avx2/gelu.h"
+#define LUTC_OWN_GELU
 #include "kernels/vector_impl.h"
 
 namespace lutc::kernels {
