@@ -119,6 +119,19 @@ def test_attention_over_nothing_but_masked_keys_is_nan(isa, quantised):
 
 @pytest.mark.parametrize("quantised", [0, 1])
 @pytest.mark.parametrize("isa", ISAS)
+def test_guarded_attention_gives_zero_where_nan_would_come_out(isa, quantised):
+    q, k, v = (normal(seed, 1, 14, 40) for seed in (1, 2, 3))
+    v[0, 5, 33] = np.nan
+    mask = np.where(np.arange(14)[:, None] % 5 == 2, -np.inf, np.zeros((14, 14))).astype(np.float32)
+    attrs = {"num_heads": 2, "scale": 0.5, "quantised": quantised}
+    (bare,) = run_step("attention", [q, k, v, mask], attrs, isa=isa)
+    (ours,) = run_step("attention", [q, k, v, mask], {**attrs, "guarded": 1}, isa=isa)
+    assert np.isnan(bare[0, [2, 7, 12]]).all() and np.isnan(bare[..., 33]).all()
+    np.testing.assert_array_equal(ours, np.where(np.isnan(bare), np.float32(0), bare))
+
+
+@pytest.mark.parametrize("quantised", [0, 1])
+@pytest.mark.parametrize("isa", ISAS)
 def test_a_mask_of_the_lowest_float_everywhere_leaves_equal_weights(isa, quantised):
     q, k, v = (normal(seed, 1, 19, 8) for seed in (1, 2, 3))
     mask = np.full((1, 1, 1, 19), np.finfo(np.float32).min)

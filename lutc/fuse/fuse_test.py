@@ -168,6 +168,22 @@ def test_int8_layers_take_activation_and_residual():
     assert step.attrs["kernel_shape"] == [1, 1] and step.inputs[4] == plan.inputs[0].value
 
 
+@pytest.mark.parametrize(("fill", "merges"), [(0.0, True), (1.0, False)])
+def test_attention_takes_the_guard_against_nan(fill, merges):
+    plan = fuse(
+        model(
+            HEAD
+            + """ g (float[B, L, 4] x, float zero) => (float[B, L, 4] y) <float[B, L, 4] a, bool[B, L, 4] n> {
+                a = ai.lutc.Attention<num_heads = 2, kv_num_heads = 2, scale = 0.5>(x, x, x)
+                n = IsNaN(a)  y = Where(n, zero, a) }""",
+            zero=np.float32(fill).reshape(()),
+        )
+    )
+    assert ops(plan) == (["attention"] if merges else ["attention", "is_nan", "where"])
+    assert plan.steps[0].attrs.get("guarded", 0) == int(merges)
+    assert plan.steps[-1].outputs == [plan.outputs[0].value]
+
+
 def lookup(name: str, x: str, y: str) -> str:
     return f"{y} = ai.lutc.LutLinear<gain_limit = 15>({x}, o, i, g, d, c, m, t{name}, s, b)  "
 

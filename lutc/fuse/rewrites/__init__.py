@@ -8,6 +8,7 @@ from lutc.fuse.rewrites.activation import fuse_activation
 from lutc.fuse.rewrites.add_layer_normalization import fuse_add_layer_normalization
 from lutc.fuse.rewrites.constants import dedupe_constants, drop_unused
 from lutc.fuse.rewrites.encode import share_encodes
+from lutc.fuse.rewrites.guarded_attention import guard_attention
 from lutc.fuse.rewrites.linear import linear_from_mat_mul
 from lutc.fuse.rewrites.packed_attention import pack_attention
 from lutc.fuse.rewrites.project import fold_projections
@@ -26,6 +27,7 @@ REWRITES: list[Callable[[Plan], None]] = [
     fuse_activation,
     fuse_add_layer_normalization,
     fuse_residual,
+    guard_attention,
     pack_attention,
     drop_unused,
 ]

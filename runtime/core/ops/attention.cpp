@@ -23,7 +23,8 @@ class Attention : public OpBase {
     if (heads_ < 1 || kv_heads_ < 1 || heads_ % kv_heads_ != 0)
       return invalid("num_heads must be positive and a multiple of kv_num_heads");
     if (!def_.attrs.has("scale")) return invalid("the attribute scale is missing");
-    scale_ = static_cast<float>(def_.attrs.get_float("scale", 1.0));
+    options_.scale = static_cast<float>(def_.attrs.get_float("scale", 1.0));
+    options_.guarded = def_.attrs.get_int("guarded", 0) != 0;
     const int64_t quantised = def_.attrs.get_int("quantised", 0);
     if (quantised != 0 && quantised != 1) return invalid("quantised must be 0 or 1");
     quantised_ = quantised == 1;
@@ -56,6 +57,7 @@ class Attention : public OpBase {
     const HeadShape& s = plan.head;
     if (s.keys == 0) std::memset(ctx.output(0).data, 0, ctx.output(0).bytes());  // sums of nothing
     if (s.keys == 0 || ctx.output(0).shape.elements() == 0) return Status::ok();
+    plan.masked = present(3) && !is_zero(ctx.input(3), plan);
     const int64_t heads = plan.batch * kv_heads_;
     const int64_t work = plan.batch * heads_ * s.queries * s.keys * (s.size + s.value_size);
     const int threads = work < 8 * kParallelWork ? 1 : ctx.num_threads();
@@ -69,10 +71,10 @@ class Attention : public OpBase {
           key_head(ctx, plan, unit / parts, unit == begin || unit % parts == 0, unit % parts, parts, head);
       };
       if (quantised_) {
-        QuantisedHead head(s, scale_, *kernels_, &pieces);
+        QuantisedHead head(s, options_, *kernels_, &pieces);
         units(head);
       } else {
-        FloatHead head(s, scale_, few_queries(s), *kernels_, &pieces);
+        FloatHead head(s, options_, few_queries(s), *kernels_, &pieces);
         units(head);
       }
     });
@@ -85,6 +87,7 @@ class Attention : public OpBase {
     HeadShape head;
     int64_t mask_strides[4] = {0, 0, 0, 0};  ///< batch, head, query, key; 0 where broadcast
     int64_t thread_bytes;
+    bool masked;
   };
 
   bool is_packed() const { return !packed_.empty(); }
@@ -146,12 +149,20 @@ class Attention : public OpBase {
     }
     Pieces pieces;
     if (quantised_) {
-      QuantisedHead(*head, scale_, *kernels_, &pieces);
+      QuantisedHead(*head, options_, *kernels_, &pieces);
     } else {
-      FloatHead(*head, scale_, few_queries(*head), *kernels_, &pieces);
+      FloatHead(*head, options_, few_queries(*head), *kernels_, &pieces);
     }
     plan->thread_bytes = pieces.bytes();
     return Status::ok();
+  }
+
+  /// Whether a mask that all heads share holds nothing but zeros: no padding, in most calls.
+  bool is_zero(const TensorView& mask, const Plan& plan) const {
+    const int64_t n = mask.shape.elements();
+    if (plan.mask_strides[1] != 0) return false;
+    const kernels::VectorKernels& vector = *kernels_->vector;
+    return vector.max_f32(mask.as<float>(), n) == 0.0f && vector.sum_f32(mask.as<float>(), n) == 0.0f;
   }
 
   /// Part `part` of the queries of every head that shares key/value head `unit` (counted through the batch).
@@ -170,11 +181,10 @@ class Attention : public OpBase {
     const int64_t count = std::min(share, s.queries - first);
     for (int64_t h = kv_head * shared; h < (kv_head + 1) * shared && count > 0; ++h) {
       HeadMask mask;
-      if (present(3)) {
+      if (plan.masked) {
         mask.first = ctx.input(3).as<float>() + b * plan.mask_strides[0] + h * plan.mask_strides[1];
         mask.query_stride = plan.mask_strides[2];
         mask.key_stride = plan.mask_strides[3];
-      mask.skip_zeros(s.keys);
       }
       head.run(q0 + b * s.queries * s.q_stride + h * s.size, mask, first, count,
                ctx.output(0).as_mut<float>() + b * s.queries * s.y_stride + h * s.value_size);
@@ -184,7 +194,7 @@ class Attention : public OpBase {
   const kernels::KernelTable* kernels_ = nullptr;
   int64_t heads_ = 0, kv_heads_ = 0;
   std::vector<int64_t> packed_;  ///< widths of q, k and v when they are one input
-  float scale_ = 1.0f;
+  HeadOptions options_ = {1.0f, false};
   bool quantised_ = false;
 };
 

@@ -1,6 +1,7 @@
 #include "core/ops/attention_heads.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace lutc::ops {
 namespace {
@@ -12,18 +13,11 @@ constexpr int64_t spread(int64_t n) { return ((n + 15) / 16 | 1) * 16; }
 
 constexpr int64_t kMixRows = 168;  ///< a multiple of every register block (14, 6, 4)
 
-}  // namespace
-
-void HeadMask::skip_zeros(int64_t keys) {
-  if (first == nullptr || query_stride != 0 || key_stride == 0) return;
-  uint32_t bits = 0;
-  for (int64_t i = 0; i < keys; ++i) {
-    uint32_t value;
-    std::memcpy(&value, first + i, sizeof(value));
-    bits |= value << 1;  // without the sign
-  }
-  if (bits == 0) first = nullptr;
+void zero_nan(float* x, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) x[i] = std::isnan(x[i]) ? 0.0f : x[i];
 }
+
+}  // namespace
 
 const float* HeadMask::row(int64_t query, int64_t keys, float* room) const {
   if (first == nullptr) return nullptr;
@@ -34,9 +28,9 @@ const float* HeadMask::row(int64_t query, int64_t keys, float* room) const {
   return room;
 }
 
-FloatHead::FloatHead(const HeadShape& shape, float scale, bool few_queries, const kernels::KernelTable& kernels,
-                     Pieces* pieces)
-    : dense_(kernels.dense), vector_(kernels.vector), shape_(shape), scale_(scale), direct_(few_queries) {
+FloatHead::FloatHead(const HeadShape& shape, const HeadOptions& options, bool few_queries,
+                     const kernels::KernelTable& kernels, Pieces* pieces)
+    : dense_(kernels.dense), vector_(kernels.vector), shape_(shape), options_(options), direct_(few_queries) {
   constexpr int64_t kBlockFloats = 48 * 1024;  // the scores stay in a level 2 cache
   score_stride_ = spread(shape.keys);
   const int64_t rows = std::max<int64_t>(1, kBlockFloats / score_stride_ / dense_->block_rows) * dense_->block_rows;
@@ -77,7 +71,7 @@ void FloatHead::block(const float* q, const HeadMask& mask, int64_t first, int64
     float *scores = scores_ + r0 * score_stride_, *out = y + r0 * s.y_stride;
     for (int64_t r = 0; r < some; ++r) {
       float* row = scores + r * score_stride_;
-      sums[r] = vector_->exp_row(row, mask.row(first + r0 + r, s.keys, mask_), scale_, row, s.keys);
+      sums[r] = vector_->exp_row(row, mask.row(first + r0 + r, s.keys, mask_), options_.scale, row, s.keys);
     }
     if (direct_) {
       for (int64_t r = 0; r < some; ++r) {
@@ -90,13 +84,16 @@ void FloatHead::block(const float* q, const HeadMask& mask, int64_t first, int64
                    kernels::Epilogue());
     }
     for (int64_t r = 0; r < some; ++r) {  // the division by the sum, on the output row
-      vector_->mul_scalar_f32(out + r * s.y_stride, 1.0f / sums[r], out + r * s.y_stride, s.value_size);
+      float* row = out + r * s.y_stride;
+      vector_->mul_scalar_f32(row, 1.0f / sums[r], row, s.value_size);
+      if (options_.guarded && std::isnan(vector_->max_f32(row, s.value_size))) zero_nan(row, s.value_size);
     }
   }
 }
 
-QuantisedHead::QuantisedHead(const HeadShape& shape, float scale, const kernels::KernelTable& kernels, Pieces* pieces)
-    : kernels_(kernels::attention_kernels(kernels.isa)), shape_(shape), scale_(scale) {
+QuantisedHead::QuantisedHead(const HeadShape& shape, const HeadOptions& options, const kernels::KernelTable& kernels,
+                             Pieces* pieces)
+    : kernels_(kernels::attention_kernels(kernels.isa)), shape_(shape), options_(options) {
   // Few enough rows that their scores stay in a level 1 cache, enough that what one phase stores has left the store
   // queue when the next phase reads it.
   constexpr int64_t kBlockScores = 24 * 128;
@@ -120,8 +117,9 @@ QuantisedHead::QuantisedHead(const HeadShape& shape, float scale, const kernels:
 }
 
 void QuantisedHead::pack(const float* k, const float* v) {
-  kernels_->pack_keys(k, shape_.k_stride, shape_.keys, shape_.size, scale_, keys_, key_steps_);
+  kernels_->pack_keys(k, shape_.k_stride, shape_.keys, shape_.size, options_.scale, keys_, key_steps_);
   kernels_->pack_values(v, shape_.v_stride, shape_.keys, shape_.value_size, values_, value_steps_);
+  if (options_.guarded) zero_nan(value_steps_, shape_.value_size);
 }
 
 void QuantisedHead::run(const float* q, const HeadMask& mask, int64_t first, int64_t rows, float* y) const {
@@ -134,6 +132,7 @@ void QuantisedHead::run(const float* q, const HeadMask& mask, int64_t first, int
     for (int64_t r = 0; r < some; ++r) masks[r] = mask.row(first + r, s.keys, mask_ + r * s.keys);
     kernels_->weigh(sums_, score_stride_, key_steps_, query_steps_, masks, some, s.keys, weights_, weight_stride_,
                     inverses_);
+    if (options_.guarded) zero_nan(inverses_, some);
     kernels_->mix(weights_, weight_stride_, values_, some, s.keys, s.value_size, value_steps_, inverses_,
                   y + first * s.y_stride, s.y_stride);
   }

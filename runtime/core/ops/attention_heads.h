@@ -12,14 +12,18 @@ struct HeadShape {
   int64_t q_stride, k_stride, v_stride, y_stride;  ///< from one position to the next
 };
 
+/// The same for every head of a step.
+struct HeadOptions {
+  float scale;
+  bool guarded;  ///< zero where NaN would come out
+};
+
 /// The mask of one head: its row for query r starts at first + r * query_stride.
 struct HeadMask {
   const float* first = nullptr;  ///< null: no mask
   int64_t query_stride = 0;
   int64_t key_stride = 0;  ///< 0: one value for a whole row
 
-  /// Forgets a mask that is one row of zeros for all queries: no padding, in most calls.
-  void skip_zeros(int64_t keys);
   /// `keys` values, or null when there is nothing to add; room holds as many.
   const float* row(int64_t query, int64_t keys, float* room) const;
 };
@@ -28,7 +32,8 @@ struct HeadMask {
 /// the mask start at query 0.
 class FloatHead {
  public:
-  FloatHead(const HeadShape& shape, float scale, bool few_queries, const kernels::KernelTable& kernels, Pieces* pieces);
+  FloatHead(const HeadShape& shape, const HeadOptions& options, bool few_queries, const kernels::KernelTable& kernels,
+            Pieces* pieces);
   void pack(const float* k, const float* v);
   void run(const float* q, const HeadMask& mask, int64_t first, int64_t rows, float* y) const;
 
@@ -38,7 +43,7 @@ class FloatHead {
   const kernels::DenseKernels* dense_;
   const kernels::VectorKernels* vector_;
   HeadShape shape_;
-  float scale_;
+  HeadOptions options_;
   bool direct_;  ///< few queries: keys and values are read in place
   int64_t block_, score_stride_;
   float *scores_, *mask_, *packed_keys_ = nullptr, *packed_values_ = nullptr;
@@ -47,7 +52,8 @@ class FloatHead {
 
 class QuantisedHead {
  public:
-  QuantisedHead(const HeadShape& shape, float scale, const kernels::KernelTable& kernels, Pieces* pieces);
+  QuantisedHead(const HeadShape& shape, const HeadOptions& options, const kernels::KernelTable& kernels,
+                Pieces* pieces);
   void pack(const float* k, const float* v);
   void run(const float* q, const HeadMask& mask, int64_t first, int64_t rows, float* y) const;
 
@@ -56,7 +62,7 @@ class QuantisedHead {
 
   const kernels::AttentionKernels* kernels_;
   HeadShape shape_;
-  float scale_;
+  HeadOptions options_;
   int64_t pairs_, block_, score_stride_, weight_stride_;
   int16_t *q_, *keys_, *values_, *weights_;
   float *query_steps_, *key_steps_, *value_steps_, *inverses_, *mask_;
