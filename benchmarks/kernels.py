@@ -22,6 +22,16 @@ LOOKUP_SHAPES = [(128, 96, 384), (128, 96, 1536), (128, 192, 768), (128, 384, 15
 ENCODE_SIZES = {0: (4, 8, 12), 63: (2, 3, 4, 6, 8)}
 """Sub-vector sizes by gain limit (0: plain)."""
 ENCODE_FEATURES = 768
+WHOLE = [
+    ((128, 768, 768), 3, 63),
+    ((128, 768, 768), 4, 63),
+    ((128, 384, 1536), 3, 63),
+    ((128, 384, 1536), 4, 63),
+    ((128, 768, 768), 8, 0),
+    ((128, 768, 768), 16, 0),
+    ((128, 768, 3072), 16, 0),
+]
+"""Rows, features and outputs; sub-vector size; gain limit."""
 CONVS = [(64, 56, 64), (16, 32, 16), (64, 8, 64)]
 """Channels, height and width, outputs of 3x3 convolutions."""
 
@@ -97,6 +107,31 @@ def encode_rows(isa: str, seconds: float) -> Iterator[dict[str, Any]]:
             }
 
 
+def whole_rows(isa: str, seconds: float) -> Iterator[dict[str, Any]]:
+    """Linear layers, encode and lookup apart and together."""
+    rng = np.random.default_rng(0)
+    layout = kernels.layouts_for(isa)[0]
+    for (m, d, n), v, gain in WHOLE:
+        x = rng.normal(size=(m, d)).astype(np.float32)
+        encode = kernels.Step(
+            isa, "lut_encode", [x, *encode_inputs(rng, d, v, 16, gain)], {"gain_limit": gain, "axis": -1}
+        )
+        codes, c, ones = encode.run(), d // v, np.ones(n, np.float32)
+        table = kernels.pack_table(rng.integers(-127, 128, (c, 16, n)).astype(np.int8), layout)
+        attrs = {"gain_limit": gain, "codebooks": c, "entries": 16, "outputs": n, "layout": layout}
+        linear = minimum(kernels.Step(isa, "lut_linear", [codes, table, ones, ones], attrs).repeat, seconds)
+        encoded = minimum(encode.repeat, seconds)
+        yield {
+            "bench": "linear",
+            "isa": isa,
+            "form": f"{'gain' if gain else 'plain'} v{v}",
+            "shape": f"{m}x{d}x{n}",
+            "us": (linear + encoded) * 1e6,
+            "encode_us": encoded * 1e6,
+            "glookups_per_s": m * c * n / linear * 1e-9,
+        }
+
+
 def conv_rows(isa: str, seconds: float) -> Iterator[dict[str, Any]]:
     """3x3 convolutions, encode and lookup apart."""
     rng = np.random.default_rng(0)
@@ -146,7 +181,7 @@ def gather_rows(isa: str, seconds: float) -> Iterator[dict[str, Any]]:
             }
 
 
-PARTS = {"lookup": lookup_rows, "encode": encode_rows, "conv": conv_rows, "small": gather_rows}
+PARTS = {"lookup": lookup_rows, "encode": encode_rows, "linear": whole_rows, "conv": conv_rows, "small": gather_rows}
 
 
 def main() -> None:

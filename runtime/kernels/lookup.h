@@ -119,6 +119,7 @@ struct LookupBlock {
 /// element (row, column) lies at y[row * y_stride + column], else (planes of an image) at y[column * y_stride + row].
 struct FinishBlock {
   const int32_t* acc = nullptr;
+  bool scaled = false;  ///< acc holds floats: scale and bias are in them
   int64_t acc_stride = 0;
   int64_t rows = 0;
   int64_t columns = 0;
@@ -169,6 +170,9 @@ struct LookupKernels {
   void (*finish_rows)(const FinishBlock& block);
   void (*finish_planes)(const FinishBlock& block);
   void (*gather_row)(const GatherRow& row);
+  /// acc -> float(acc) * scale + bias in place, so that an activation can run over a whole tile before finish_rows()
+  /// (rows up to a multiple of panel_rows are written). Null: finish_rows() knows no `scaled`.
+  void (*scale_columns)(const FinishBlock& block) = nullptr;
 };
 
 const LookupKernels* lookup_kernels(Isa isa);

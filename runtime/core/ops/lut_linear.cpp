@@ -9,6 +9,8 @@ namespace {
 constexpr int64_t kTileColumns = 48;
 /// Most tiles of rows that one pass over the table serves: their codes and sums stay in a level 2 cache.
 constexpr int64_t kGroupTiles = 4;
+/// What codes and a block of the table may take of a level 1 cache of 32 KiB.
+constexpr int64_t kLevel1 = 29 << 10;
 
 class LutLinear final : public LutConsumer {
  public:
@@ -79,6 +81,12 @@ class LutLinear final : public LutConsumer {
   }
 
  private:
+  /// Rows and columns of one pass, and what it fetches of the table (null: the block after each block).
+  struct Span {
+    int64_t row, rows, column, columns;
+    const uint8_t* next_tile = nullptr;
+    int next_lines = 0;
+  };
   struct Job {
     const uint8_t* codes;
     const float* residual;
@@ -87,16 +95,39 @@ class LutLinear final : public LutConsumer {
     int64_t group_tiles, column_tiles;
   };
 
-  /// A group of row tiles times a tile of columns. Row tiles are the inner loop, so that a block of the table is read
-  /// from memory once and then from cache; meanwhile the next block is fetched, evenly spread.
+  /// A group of row tiles times a tile of columns. Where the codes of a row tile and a block of the table share a level
+  /// 1 cache, every row tile takes all columns in turn, its codes staying there; else row tiles are the inner loop, so
+  /// that a block of the table is read from memory once and then from cache. Either way what comes next of the table is
+  /// fetched meanwhile, evenly spread.
   void tile(const Job& job, int64_t item, int32_t* acc) const {
-    const int64_t row = item / job.column_tiles * job.group_tiles * tile_rows_;
-    const int64_t column = item % job.column_tiles * kTileColumns;
-    const int64_t rows = std::min(job.group_tiles * tile_rows_, job.rows - row);
-    const int64_t columns = std::min(kTileColumns, outputs_ - column);
-    const int64_t tiles = (rows + tile_rows_ - 1) / tile_rows_, acc_stride = job.group_tiles * tile_rows_;
-    const int64_t cell = kernels::layout_cell(layout_, entries_), tap = 0;
+    Span s;
+    s.row = item / job.column_tiles * job.group_tiles * tile_rows_;
+    s.column = item % job.column_tiles * kTileColumns;
+    s.columns = std::min(kTileColumns, outputs_ - s.column);
+    const int64_t rows = std::min(job.group_tiles * tile_rows_, job.rows - s.row);
+    const int64_t cell = kernels::layout_cell(layout_, entries_), unit_bytes = kernels_->block_columns * cell;
+    const int64_t codes = tile_rows_ / kernels_->panel_rows * geometry_.panel_bytes;
+    if (rows <= tile_rows_ || codes + geometry_.units * unit_bytes > kLevel1) {
+      s.rows = rows;
+      pass(job, s, acc);
+      return;
+    }
+    const int64_t last = s.row + rows, next = s.column + s.columns;
+    const int64_t blocks = (s.columns + kernels_->block_columns - 1) / kernels_->block_columns;
+    const int64_t calls = (rows + tile_rows_ - 1) / tile_rows_ * blocks;
+    const int64_t ahead = std::min(kTileColumns, outputs_ - next) * cell;
+    s.next_tile = table_ + next * geometry_.units * cell;
+    s.next_lines = static_cast<int>((ahead + 64 * calls - 1) / (64 * calls));
+    for (; s.row < last; s.row += tile_rows_) {
+      s.rows = std::min(tile_rows_, last - s.row);
+      pass(job, s, acc);
+      s.next_tile += 64 * s.next_lines * geometry_.units * blocks;
+    }
+  }
 
+  void pass(const Job& job, const Span& s, int32_t* acc) const {
+    const int64_t tiles = (s.rows + tile_rows_ - 1) / tile_rows_, acc_stride = tiles * tile_rows_;
+    const int64_t cell = kernels::layout_cell(layout_, entries_), tap = 0;
     kernels::LookupBlock b;
     b.entries = static_cast<int>(entries_);
     b.gain_limit = static_cast<int>(gain_limit_);
@@ -112,30 +143,45 @@ class LutLinear final : public LutConsumer {
     b.taps = &tap;
     b.tap_count = 1;
     b.acc_stride = acc_stride;
-    for (int64_t n = 0; n < columns; n += kernels_->block_columns) {
-      b.columns = static_cast<int>(std::min<int64_t>(kernels_->block_columns, columns - n));
-      b.table = table_ + (column + n) * geometry_.units * cell;
+    b.prefetch = s.next_tile;
+    b.prefetch_lines = s.next_lines;
+    for (int64_t n = 0; n < s.columns; n += kernels_->block_columns) {
+      b.columns = static_cast<int>(std::min<int64_t>(kernels_->block_columns, s.columns - n));
+      b.table = table_ + (s.column + n) * geometry_.units * cell;
       b.table_unit_step = b.columns * cell;
-      const int64_t next = column + n + b.columns;  // first column of the next block
-      const int64_t ahead = std::min<int64_t>(kernels_->block_columns, outputs_ - next) * cell;
-      b.prefetch_lines = static_cast<int>((ahead + 64 * tiles - 1) / (64 * tiles));
-      b.prefetch = table_ + next * geometry_.units * cell;
+      if (s.next_tile == nullptr) {
+        const int64_t next = s.column + n + b.columns;  // first column of the next block
+        const int64_t ahead = std::min<int64_t>(kernels_->block_columns, outputs_ - next) * cell;
+        b.prefetch_lines = static_cast<int>((ahead + 64 * tiles - 1) / (64 * tiles));
+        b.prefetch = table_ + next * geometry_.units * cell;
+      }
       for (int64_t t = 0; t < tiles; ++t) {
-        const int64_t panel = (row + t * tile_rows_) / kernels_->panel_rows;
-        const int64_t left = std::min(tile_rows_, rows - t * tile_rows_);
+        const int64_t row = s.row + t * tile_rows_, panel = row / kernels_->panel_rows;
+        const int64_t left = std::min(tile_rows_, s.rows - t * tile_rows_);
         b.panels = static_cast<int>((left + kernels_->panel_rows - 1) / kernels_->panel_rows);
         b.starts = job.codes + panel * geometry_.panel_bytes;
         b.codes = b.starts + geometry_.start_bytes;
         b.gains = b.codes + geometry_.code_unit_bytes;
         b.acc = acc + n * acc_stride + t * tile_rows_;
+        fetch_output(job, row, left, s.column, s.columns, n / kernels_->block_columns);
         kernels_->lookup(b);
         b.prefetch += 64 * b.prefetch_lines * geometry_.units;
       }
     }
-    finish(job, acc, acc_stride, row, rows, column, columns);
+    finish(job, acc, acc_stride, s.row, s.rows, s.column, s.columns);
   }
 
-  void finish(const Job& job, const int32_t* acc, int64_t acc_stride, int64_t row, int64_t rows, int64_t column,
+  /// A share of the output lines of a tile, fetched while sums are made: the finish then stores into cache, not into a
+  /// queue of misses a row apart.
+  void fetch_output(const Job& job, int64_t row, int64_t rows, int64_t column, int64_t columns, int64_t block) const {
+    const int64_t share = (rows * kernels_->block_columns + columns - 1) / columns;
+    const float* y = job.y + row * outputs_ + column;
+    for (int64_t r = block * share; r < std::min(rows, (block + 1) * share); ++r) {
+      for (int64_t n = 0; n < columns; n += 16) __builtin_prefetch(y + r * outputs_ + n, 1, 2);
+    }
+  }
+
+  void finish(const Job& job, int32_t* acc, int64_t acc_stride, int64_t row, int64_t rows, int64_t column,
               int64_t columns) const {
     const int64_t at = row * outputs_ + column;
     kernels::FinishBlock f;
@@ -149,6 +195,22 @@ class LutLinear final : public LutConsumer {
     f.y = job.y + at;
     f.y_stride = outputs_;
     if (is_simple()) {
+      f.residual = job.residual != nullptr ? job.residual + at : nullptr;
+      kernels_->finish_rows(f);
+      return;
+    }
+    if (kernels_->scale_columns != nullptr && rows > 1) {
+      // The activation runs over the tile as it lies, not over rows of a few columns.
+      kernels_->scale_columns(f);
+      float* scaled = reinterpret_cast<float*>(acc);
+      const int64_t lanes = (rows + kernels_->panel_rows - 1) / kernels_->panel_rows * kernels_->panel_rows;
+      if (lanes == acc_stride) {
+        vector_->activate(activation_, scaled, scaled, columns * lanes);
+      } else {
+        for (int64_t n = 0; n < columns; ++n)
+          vector_->activate(activation_, scaled + n * acc_stride, scaled + n * acc_stride, lanes);
+      }
+      f.scaled = true;
       f.residual = job.residual != nullptr ? job.residual + at : nullptr;
       kernels_->finish_rows(f);
       return;
@@ -188,7 +250,7 @@ class LutLinear final : public LutConsumer {
     }
   }
 
-  void finish_gathered(const Job& job, const int32_t* acc, int64_t row, int64_t column, int64_t columns) const {
+  void finish_gathered(const Job& job, int32_t* acc, int64_t row, int64_t column, int64_t columns) const {
     for (int64_t n = 0; n < columns; n += kTileColumns) {
       finish(job, acc + n, 1, row, 1, column + n, std::min(kTileColumns, columns - n));
     }

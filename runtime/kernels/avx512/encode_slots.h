@@ -79,7 +79,7 @@ LUTC_INLINE void transpose_lanes(__m512i a, __m512i b, __m512i c, __m512i d, __m
 
 /// One run of 16 rows -> slots, kR vectors apart.
 template <int kR, bool kPairs, bool kInOrder, bool kOffset>
-LUTC_INLINE void pack_run(const SlotRun& run, const float* const (&row)[kRows], __m512i flip, __m512i* slots) {
+LUTC_INLINE void pack_run(const SlotRun& run, const float* volatile const* row, __m512i flip, __m512i* slots) {
   const __m512i order = _mm512_loadu_si512(run.order);
   const __m512 scale = _mm512_loadu_ps(run.inv_scale), shift = _mm512_loadu_ps(run.offset);
   const __mmask16 mask = lanes(run.last_lane + 1);
@@ -122,9 +122,9 @@ LUTC_INLINE void pack_run(const SlotRun& run, const float* const (&row)[kRows], 
 
 template <int kR, bool kOffset>
 void pack_runs(const EncodeView& e, const float* x, int64_t stride, int64_t rows, __m512i* slots) {
-  const float* row[kRows];  // missing rows repeat the first
+  // Missing rows repeat the first. Volatile, or gcc keeps the pointers in lanes of vectors.
+  const float* volatile row[kRows];
   for (int r = 0; r < kRows; ++r) row[r] = x + (r < rows ? r * stride : 0);
-  asm volatile("" : "+m"(row));  // or gcc keeps the pointers in lanes of vectors
   const __m512i flip = flip_of(e);
   for (int64_t i = 0; i < e.run_count; ++i) {
     const SlotRun& run = e.runs[i];

@@ -149,30 +149,64 @@ LUTC_INLINE __m512 finish(const FinishBlock& f, __m512 y, __mmask16 mask, int64_
 
 LUTC_INLINE __mmask16 first_lanes(int64_t n) { return n >= 16 ? 0xffff : static_cast<__mmask16>((1u << n) - 1); }
 
-void finish_rows(const FinishBlock& f) {
-  for (int64_t n0 = 0; n0 < f.columns; n0 += 16) {
-    const __mmask16 mask = first_lanes(f.columns - n0);
-    const __m512 scale = _mm512_maskz_loadu_ps(mask, f.scale + n0), bias = _mm512_maskz_loadu_ps(mask, f.bias + n0);
-    for (int64_t r0 = 0; r0 < f.rows; r0 += 16) {
-      __m512i v[16];
-      const int64_t columns = f.columns - n0;
-#pragma GCC unroll 16
-      for (int n = 0; n < 16; ++n) {
-        // Lanes of columns that do not exist are never stored; they repeat one that does.
-        v[n] = _mm512_loadu_si512(f.acc + (n0 + (n < columns ? n : 0)) * f.acc_stride + r0);
-      }
-      transpose16(v);
-      const int64_t rows = f.rows - r0;
-#pragma GCC unroll 16
-      for (int r = 0; r < 16; ++r) {
-        if (r < rows) {
-          const int64_t at = (r0 + r) * f.y_stride + n0;
-          _mm512_mask_storeu_ps(f.y + at, mask,
-                                finish(f, _mm512_fmadd_ps(_mm512_cvtepi32_ps(v[r]), scale, bias), mask, at));
-        }
-      }
+/// float(acc) * scale + bias in place; lanes past the last row are whatever they are.
+void scale_columns(const FinishBlock& f) {
+  for (int64_t n = 0; n < f.columns; ++n) {
+    int32_t* acc = const_cast<int32_t*>(f.acc) + n * f.acc_stride;
+    const __m512 scale = _mm512_set1_ps(f.scale[n]), bias = _mm512_set1_ps(f.bias[n]);
+    for (int64_t r = 0; r < f.rows; r += 16) {
+      const __m512 y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(acc + r)), scale, bias);
+      _mm512_storeu_ps(acc + r, y);
     }
   }
+}
+
+/// 16 columns of 16 or fewer rows.
+template <bool kScaled, bool kPlain>
+LUTC_INLINE void finish_square(const FinishBlock& f, int64_t n0, int64_t r0, int64_t rows) {
+  const int64_t columns = f.columns - n0;
+  const __mmask16 mask = first_lanes(columns);
+  const int32_t* acc = f.acc + n0 * f.acc_stride + r0;
+  __m512i v[16];
+  if (columns >= 16) {
+#pragma GCC unroll 16
+    for (int n = 0; n < 16; ++n) v[n] = _mm512_loadu_si512(acc + n * f.acc_stride);
+  } else {
+    // Lanes of columns that do not exist are never stored; they repeat one that does.
+#pragma GCC unroll 16
+    for (int n = 0; n < 16; ++n) v[n] = _mm512_loadu_si512(acc + (n < columns ? n : 0) * f.acc_stride);
+  }
+  transpose16(v);
+  const __m512 scale = _mm512_maskz_loadu_ps(mask, f.scale + n0), bias = _mm512_maskz_loadu_ps(mask, f.bias + n0);
+  const auto value = [&](int r) {
+    if constexpr (kScaled) return _mm512_castsi512_ps(v[r]);
+    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(v[r]), scale, bias);
+  };
+  float* y = f.y + r0 * f.y_stride + n0;
+  if (kPlain && rows >= 16 && columns >= 16) {
+#pragma GCC unroll 16
+    for (int r = 0; r < 16; ++r, y += f.y_stride) _mm512_storeu_ps(y, value(r));
+    return;
+  }
+  int64_t at = r0 * f.y_stride + n0;
+#pragma GCC unroll 16
+  for (int r = 0; r < 16; ++r, at += f.y_stride) {
+    if (r >= rows) return;
+    _mm512_mask_storeu_ps(f.y + at, mask, finish(f, value(r), mask, at));
+  }
+}
+
+template <bool kScaled, bool kPlain>
+void finish_tile(const FinishBlock& f) {
+  for (int64_t r = 0; r < f.rows; r += 16) {
+    for (int64_t n = 0; n < f.columns; n += 16) finish_square<kScaled, kPlain>(f, n, r, f.rows - r);
+  }
+}
+
+void finish_rows(const FinishBlock& f) {
+  const bool plain = f.residual == nullptr && !f.relu;
+  if (f.scaled) return plain ? finish_tile<true, true>(f) : finish_tile<true, false>(f);
+  plain ? finish_tile<false, true>(f) : finish_tile<false, false>(f);
 }
 
 void finish_planes(const FinishBlock& f) {
@@ -252,6 +286,7 @@ const LookupKernels kLookupAvx512 = {
     finish_rows,
     finish_planes,
     gather_row,
+    scale_columns,
 };
 
 }  // namespace lutc::kernels
