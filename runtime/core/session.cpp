@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "core/active_runs.h"
 #include "core/json.h"
 #include "core/link_maxima.h"
 #include "core/machine.h"
@@ -290,6 +291,7 @@ Status Session::run_steps(const Prepared& prepared, RunState& state) const {
     const std::lock_guard<std::mutex> lock(mutex_);
     profiling = profiling_;
   }
+  const ActiveRun active;
   StepRun context(state.views, ThreadPool::shared(), threads_);
   for (const LiveStep& live : prepared.steps()) {
     context.bind(plan_.steps[live.step], static_cast<char*>(state.arena.data()) + live.scratch);
@@ -304,6 +306,7 @@ Status Session::run_steps(const Prepared& prepared, RunState& state) const {
     totals_[live.step].calls += 1;
     totals_[live.step].microseconds += microseconds;
     totals_[live.step].bytes += live.bytes;
+    totals_[live.step].prepared = state.prepared;
   }
   return Status::ok();
 }
@@ -317,10 +320,20 @@ void Session::set_profiling(bool on) const {
 std::vector<StepProfile> Session::profile() const {
   const std::lock_guard<std::mutex> lock(mutex_);
   std::vector<StepProfile> profile;
-  for (size_t i = 0; i < totals_.size(); ++i)
-    if (totals_[i].calls != 0)
-      profile.push_back(
-          {plan_.steps[i].name, plan_.steps[i].op, totals_[i].calls, totals_[i].microseconds, totals_[i].bytes});
+  for (size_t i = 0; i < totals_.size(); ++i) {
+    const StepTotals& totals = totals_[i];
+    if (totals.calls == 0) continue;
+    const PlanStep& step = plan_.steps[i];
+    StepProfile entry = {step.name, step.op, totals.calls, totals.microseconds, totals.bytes, {}, {}};
+    const auto operand = [&](int v) {
+      if (v < 0) return StepProfile::Operand{};
+      const TensorView& view = totals.prepared->views()[v];
+      return StepProfile::Operand{view.dtype, view.shape, known_[v].data != nullptr, true};
+    };
+    for (const int v : step.inputs) entry.inputs.push_back(operand(v));
+    for (const int v : step.outputs) entry.outputs.push_back(operand(v));
+    profile.push_back(std::move(entry));
+  }
   return profile;
 }
 

@@ -29,13 +29,20 @@ struct SessionOptions {
   int cached_shapes = 8;  ///< combinations of input shapes kept prepared
 };
 
-/// What one step cost, over all profiled runs.
+/// What one step cost, over all profiled runs, and what it read and wrote in the last.
 struct StepProfile {
+  struct Operand {
+    DType dtype = DType::kF32;
+    Shape shape;
+    bool constant = false;
+    bool present = false;
+  };
   std::string name;
   std::string op;
   uint64_t calls = 0;
   double microseconds = 0;  ///< in total
   uint64_t bytes = 0;       ///< read and written, in total
+  std::vector<Operand> inputs, outputs;
 };
 
 /// Thread-safe: any number of threads may call every const method at once. Each concurrent run() has an arena of its
@@ -76,6 +83,7 @@ class Session {
   struct StepTotals {
     uint64_t calls = 0, bytes = 0;
     double microseconds = 0;
+    std::shared_ptr<const Prepared> prepared;  ///< of the last run
   };
 
   Session() = default;

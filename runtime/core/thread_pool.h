@@ -1,5 +1,5 @@
-// One pool for the process, shared by sessions. Sized by CPU affinity and cgroup quota. Workers sleep on a condition
-// variable; no spinning.
+// One pool for the process, shared by sessions. Sized by CPU affinity and cgroup quota. Workers that run out of work
+// stay awake for some microseconds, giving way to whoever wants the core, then sleep.
 #pragma once
 
 #include <cstdint>

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "check.h"
+#include "core/active_runs.h"
 
 namespace {
 
@@ -52,6 +53,37 @@ void many_callers_and_nesting() {
   CHECK(sum == 4 * 500 * 64);
 }
 
+/// Jobs of changing sizes, one behind the other: a worker that comes late must not take a range of the next job for one
+/// of its own.
+void jobs_do_not_mix() {
+  lutc::ThreadPool pool(4);
+  for (int64_t round = 0; round < 20000; ++round) {
+    const int64_t total = 1 + round % 9;
+    std::atomic<int64_t> sum{0};
+    pool.parallel_for(total, 1, 4, [&sum, round](int64_t begin, int64_t end, int) { sum += (end - begin) * round; });
+    CHECK(sum == total * round);
+  }
+}
+
+/// A run beside others gets what they leave.
+void runs_share_the_cores() {
+  lutc::ThreadPool pool(4);
+  const auto ranges = [&pool] {
+    std::atomic<int> count{0};
+    pool.parallel_for(100, 1, 4, [&](int64_t, int64_t, int) { ++count; });
+    return count.load();
+  };
+  const lutc::ActiveRun mine;
+  CHECK(ranges() == 4);
+  {
+    const lutc::ActiveRun other;
+    CHECK(ranges() == 3);
+    const lutc::ActiveRun a, b, c, d;
+    CHECK(ranges() == 1);
+  }
+  CHECK(ranges() == 4);
+}
+
 void sleeps_when_idle() {
   lutc::ThreadPool pool(4);
   pool.parallel_for(1000, 1, 4, [](int64_t, int64_t, int) {});
@@ -66,6 +98,8 @@ int main() {
   CHECK(lutc::ThreadPool::available_cpus() >= 1);
   covers_every_index();
   many_callers_and_nesting();
+  jobs_do_not_mix();
+  runs_share_the_cores();
   sleeps_when_idle();
   return lutc_test::result();
 }
