@@ -4,11 +4,13 @@
 #include "errors.h"
 
 void bind_kernels(pybind11::module_& m);
+void bind_peaks(pybind11::module_& m);
 void bind_session(pybind11::module_& m);
 
 PYBIND11_MODULE(_runtime, m) {
   m.doc() = "lutc's C++ runtime";
   lutc::python::bind_errors(m);
   bind_kernels(m);
+  bind_peaks(m);
   bind_session(m);
 }

@@ -5,6 +5,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+
 #include "core/prepared.h"
 #include "core/thread_pool.h"
 #include "core/xxh64.h"
@@ -78,7 +80,30 @@ std::string joined(const std::vector<std::string>& names) {
   return text;
 }
 
-py::list run(const Session& session, const py::object& output_names, const py::dict& feeds) {
+/// The caller's array for an output, which the runtime then writes in place.
+py::array as_output(const Port& port, const TensorView& view, const py::handle& given) {
+  const auto fail = [&](const std::string& why) {
+    lutc::python::raise({ErrorCode::kInvalidArgument, "the array for output " + lutc::port_text(port) + " " + why});
+  };
+  if (!py::isinstance<py::array>(given)) fail("is no numpy array");
+  py::array array = py::reinterpret_borrow<py::array>(given);
+  const std::vector<py::ssize_t> shape(view.shape.dims, view.shape.dims + view.shape.rank);
+  if (!array.dtype().equal(numpy_dtype(view.dtype)) ||
+      !std::equal(shape.begin(), shape.end(), array.shape(), array.shape() + array.ndim()))
+    fail("must be " + std::string(lutc::dtype_name(view.dtype)) + view.shape.to_string() + " for these inputs");
+  constexpr int kWritable = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  if ((array.flags() & kWritable) != kWritable || !array.writeable()) fail("must be C-contiguous and writeable");
+  return array;
+}
+
+/// Whether two arrays, both contiguous, have a byte in common.
+bool overlap(const py::array& a, const py::array& b) {
+  const char *first = static_cast<const char*>(a.data()), *second = static_cast<const char*>(b.data());
+  return first < second + b.nbytes() && second < first + a.nbytes();
+}
+
+py::list run(const Session& session, const py::object& output_names, const py::dict& feeds,
+             const py::dict& given_outputs) {
   const std::vector<Port>& ports = session.inputs();
   std::vector<py::array> arrays(ports.size());
   std::vector<bool> given(ports.size());
@@ -115,6 +140,21 @@ py::list run(const Session& session, const py::object& output_names, const py::d
 
   std::vector<TensorView> outputs(session.outputs().size());
   std::vector<py::array> results(session.outputs().size());
+  for (const auto& [key, array] : given_outputs) {
+    const int o = lutc::python::value_or_raise(session.find_output(py::str(key).cast<std::string>()));
+    const Port& port = session.outputs()[o];
+    outputs[o] = prepared->output(o);
+    results[o] = as_output(port, outputs[o], array);
+    outputs[o].data = results[o].mutable_data();
+    bool shared = false;
+    for (const py::array& input : arrays) shared = shared || overlap(results[o], input);
+    for (size_t other = 0; other < results.size(); ++other)
+      shared = shared ||
+               (static_cast<int>(other) != o && outputs[other].data != nullptr && overlap(results[o], results[other]));
+    if (shared)
+      lutc::python::raise({ErrorCode::kInvalidArgument,
+                           "the array for output " + lutc::port_text(port) + " overlaps an input or another output"});
+  }
   for (const int o : wanted) {
     if (outputs[o].data != nullptr) continue;
     outputs[o] = prepared->output(o);
@@ -149,6 +189,20 @@ py::list describe(const std::vector<Port>& ports) {
   return list;
 }
 
+/// (dtype, shape, constant) of each operand, None where it is omitted.
+py::list operands(const std::vector<lutc::StepProfile::Operand>& operands) {
+  py::list list;
+  for (const lutc::StepProfile::Operand& operand : operands) {
+    if (!operand.present) {
+      list.append(py::none());
+      continue;
+    }
+    const std::vector<int64_t> dims(operand.shape.dims, operand.shape.dims + operand.shape.rank);
+    list.append(py::make_tuple(lutc::dtype_name(operand.dtype), py::tuple(py::cast(dims)), operand.constant));
+  }
+  return list;
+}
+
 py::list profile(const Session& session) {
   py::list list;
   for (const lutc::StepProfile& step : session.profile()) {
@@ -158,6 +212,8 @@ py::list profile(const Session& session) {
     row["calls"] = step.calls;
     row["microseconds"] = step.microseconds;
     row["bytes"] = step.bytes;
+    row["inputs"] = operands(step.inputs);
+    row["outputs"] = operands(step.outputs);
     list.append(row);
   }
   return list;
@@ -202,11 +258,15 @@ void bind_session(py::module_& m) {
           "inputs", [](const Session& s) { return describe(s.inputs()); },
           "One (name, dtype, shape) per input; a dim is an int or a symbol's name.")
       .def("outputs", [](const Session& s) { return describe(s.outputs()); })
-      .def("run", &run, py::arg("output_names"), py::arg("feeds"),
-           "Outputs as numpy arrays, in the order of output_names (None: all).")
+      .def("run", &run, py::arg("output_names"), py::arg("feeds"), py::arg("outputs") = py::dict(),
+           "Outputs as numpy arrays, in the order of output_names (None: all): those of `outputs`, by name, where it "
+           "has "
+           "one, fresh ones elsewhere.")
       .def("set_profiling", &Session::set_profiling, py::arg("on"), "Switching on clears what was measured.")
       .def("profile", &profile,
-           "One dict {name, op, calls, microseconds, bytes} per step, summed over the runs since set_profiling(True).")
+           "One dict {name, op, calls, microseconds, bytes, inputs, outputs} per step: times and bytes summed over the "
+           "runs "
+           "since set_profiling(True), operands as (dtype, shape, constant) in the last of them.")
       .def(
           "metadata", [](const Session& s, const std::string& key) { return s.artifact().metadata(key); },
           py::arg("key"))

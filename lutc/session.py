@@ -66,9 +66,9 @@ class LutcMemoryError(LutcError, MemoryError):
 class InferenceSession:
     """A compiled model, ready to run. Any number of threads may use one session at once.
 
-    Inputs are read where they lie if they are C-contiguous; outputs are fresh numpy arrays that the runtime writes
-    directly. The interpreter lock is released meanwhile. What depends on the input shapes is worked out once and kept
-    for the eight combinations used last.
+    Inputs are read where they lie if they are C-contiguous; the runtime writes outputs directly into numpy arrays,
+    fresh ones or the caller's. The interpreter lock is released meanwhile. What depends on the input shapes is worked
+    out once and kept for the eight combinations used last; after that, fresh output arrays are all a run allocates.
 
     A file is mapped, not read: do not write into it while a session uses it (replacing it by renaming another over it
     is fine). The session notices between runs that its file was truncated or changed and raises `CorruptFileError`.
@@ -128,7 +128,12 @@ class InferenceSession:
                 self._session = _runtime.Session(path, map=map_file, **options)
 
     def run(
-        self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: Any = None
+        self,
+        output_names: Sequence[str] | None,
+        input_feed: Mapping[str, Any],
+        run_options: Any = None,
+        *,
+        outputs: Mapping[str, np.ndarray] | None = None,
     ) -> list[np.ndarray]:
         """Runs the model once.
 
@@ -137,9 +142,11 @@ class InferenceSession:
             input_feed: one array by input name, of the input's dtype and shape. The same symbolic dim has the same
                 size in every input; 0 is a size.
             run_options: accepted for ONNX Runtime's sake, ignored.
+            outputs: arrays to write outputs into, by output name: C-contiguous, of the output's dtype and of its shape
+                for these inputs, sharing no memory with an input or each other. Outputs without one get a fresh array.
 
         Returns:
-            One array for each output.
+            One array for each output: the one given, or a fresh one.
 
         Raises:
             UsageError: a name, dtype or shape that does not fit; the message says what does.
@@ -148,7 +155,9 @@ class InferenceSession:
         """
         del run_options
         with _typed_errors():
-            return self._session.run(output_names, dict(input_feed))
+            if not outputs:
+                return self._session.run(output_names, dict(input_feed))
+            return self._session.run(output_names, dict(input_feed), dict(outputs))
 
     def get_inputs(self) -> list[NodeArg]:
         """The model's inputs, in order."""
@@ -188,7 +197,8 @@ class InferenceSession:
     def profile(self) -> list[dict[str, Any]]:
         """What each step cost in the runs measured last.
 
-        Dicts of name, op, calls, microseconds and bytes (read and written), all summed.
+        Dicts of name, op, calls, microseconds and bytes (read and written), all summed, and of inputs and outputs: the
+        operands in the last run as (dtype, shape, whether it is a constant), None where one is omitted.
         """
         return self._session.profile()
 

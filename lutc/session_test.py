@@ -263,3 +263,34 @@ def test_xxh64_is_xxh64(size):
     data = np.random.default_rng(size).bytes(size)
     assert _runtime.xxh64(data) == xxhash.xxh64_intdigest(data)
     assert _runtime.xxh64(data, 12345) == xxhash.xxh64_intdigest(data, 12345)
+
+
+def test_writes_into_the_callers_arrays():
+    s, x = session(), inputs(5)
+    expected = s.run(None, {"x": x})[0]
+    y = np.full((5, 4), np.nan, np.float32)
+    (result,) = s.run(["y"], {"x": x}, outputs={"y": y})
+    assert result is y and np.array_equal(y, expected)
+    y[:] = np.nan
+    assert s.run([], {"x": x}, outputs={"y": y}) == [] and np.array_equal(y, expected)
+
+
+@pytest.mark.parametrize(("outputs", "message"), [
+    ({"z": np.empty((5, 4), np.float32)}, "no output"),
+    ({"y": np.empty((5, 4), np.float64)}, r"must be f32\[5, 4\]"),
+    ({"y": np.empty((4, 5), np.float32)}, r"must be f32\[5, 4\]"),
+    ({"y": np.empty((5, 8), np.float32)[:, ::2]}, "C-contiguous and writeable"),
+    ({"y": np.frombuffer(bytes(80), np.float32).reshape(5, 4)}, "C-contiguous and writeable"),
+    ({"y": [0.0]}, "no numpy array"),
+])  # fmt: skip
+def test_refuses_arrays_that_cannot_take_an_output(outputs, message):
+    with pytest.raises(UsageError, match=message):
+        session().run(None, {"x": inputs(5)}, outputs=outputs)
+
+
+def test_refuses_outputs_over_inputs():
+    memory = np.zeros(40, np.float32)
+    x, y = memory[:15].reshape(5, 3), memory[14:34].reshape(5, 4)
+    with pytest.raises(UsageError, match="overlaps an input"):
+        session().run(None, {"x": x}, outputs={"y": y})
+    session().run(None, {"x": x}, outputs={"y": memory[15:35].reshape(5, 4)})

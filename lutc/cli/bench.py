@@ -11,7 +11,14 @@ import typer
 from lutc.bench import bench
 from lutc.cli.common import Json, Quiet, Shapes, emit, human, parse_shapes, progress, table
 from lutc.errors import UsageError
-from lutc.profile import per_op_times
+from lutc.profile import profile
+
+_PER_OP = (
+    "Time by operator, too (with --json, by step): its share of the inference, and its share of the roofline, which is "
+    "the least time this core could take over the time it took. The least time is the larger of the arithmetic "
+    "(multiply-adds, int8 products, lookups) at the peak rates of short loops and of the bytes at the speed of reading "
+    "memory, measured at the start."
+)
 
 
 def command(
@@ -19,7 +26,7 @@ def command(
     threads: Annotated[str, typer.Option("--threads", metavar="1,2", help="Numbers of threads.")] = "1",
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Measurements of each model.")] = 20,
     shape: Shapes = None,
-    per_op: Annotated[bool, typer.Option("--per-op", help="Time by operator, too.")] = False,
+    per_op: Annotated[bool, typer.Option("--per-op", help=_PER_OP)] = False,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     json: Json = False,
     quiet: Quiet = False,
@@ -43,14 +50,21 @@ def command(
     out.print(table("", ["model", ">threads", ">wall ms", ">CPU ms", ">CPU, first = 1"], rows))
     result: dict[str, Any] = {"rounds": rounds, "timings": [dataclasses.asdict(t) for t in timings]}
     if per_op:
-        result["per_op"] = {}
+        result["per_op"], result["per_step"], result["peaks"] = {}, {}, {}
         for path in models:
-            entries = per_op_times(path, counts[0], shapes, seed)
-            result["per_op"][str(path)] = entries
-            rows = [[e["op"], e["calls"], f"{e['ms']:.3f}", f"{e['share']:.1%}"] for e in entries]
-            out.print(table(str(path), ["operator", ">calls", ">ms", ">share"], rows))
+            found = profile(path, counts[0], shapes, seed)
+            result["per_op"][str(path)], result["per_step"][str(path)] = found.operators, found.steps
+            result["peaks"][str(path)] = found.peaks
+            rows = [
+                [e["op"], e["calls"], f"{e['ms']:.3f}", f"{e['share']:.1%}", *_roofline(e)] for e in found.operators
+            ]
+            out.print(table(str(path), ["operator", ">calls", ">ms", ">share", ">roofline", "bound by"], rows))
     if json:
         emit(result)
+
+
+def _roofline(entry: dict[str, Any]) -> list[str]:
+    return ["", ""] if entry["roofline"] is None else [f"{entry['roofline']:.0%}", entry["bound"].replace("_", " ")]
 
 
 def _numbers(text: str) -> list[int]:
