@@ -58,19 +58,32 @@ class Gather final : public GatherBase {
       const T* from = data.as<T>();
       T* to = y.as_mut<T>();
       parallel(ctx, outer * picks, outer * picks * inner, 16, [&](int64_t begin, int64_t end) {
+        const auto source = [&](int64_t r) {
+          const int64_t index = int_at(indices, r % picks);
+          return from + (r / picks * dim + (index < 0 ? index + dim : index)) * inner;
+        };
         for (int64_t r = begin; r < end; ++r) {
-          int64_t index = int_at(indices, r % picks);
-          if (index < 0) index += dim;
-          const T* row = from + (r / picks * dim + index) * inner;
+          const T* row = source(r);
           if (inner == 1) {
             to[r] = *row;
           } else {
+            // The rows of a large table lie anywhere in memory: asked for in time, several arrive at once.
+            if (r + kRowsAhead < end && inner >= 64)
+              prefetch(source(r + kRowsAhead), inner * static_cast<int64_t>(sizeof(T)));
             std::memcpy(to + r * inner, row, static_cast<size_t>(inner) * sizeof(T));
           }
         }
       });
     });
     return Status::ok();
+  }
+
+ private:
+  static constexpr int64_t kRowsAhead = 4;
+
+  static void prefetch(const void* row, int64_t bytes) {
+    constexpr int64_t kLine = 64, kMost = 4096;
+    for (int64_t i = 0; i < std::min(bytes, kMost); i += kLine) __builtin_prefetch(static_cast<const char*>(row) + i);
   }
 };
 
