@@ -18,6 +18,7 @@
 #include "core/thread_pool.h"
 #include "kernels/kernel_table.h"
 #include "kernels/layout.h"
+#include "kernels/lookup.h"
 
 namespace py = pybind11;
 
@@ -277,18 +278,21 @@ double clock_hz() {
   return best;
 }
 
-/// Names of an artifact's target (lutc.target) to the layouts its kernels read in place, best first.
+/// The ISA whose kernels an artifact's target (lutc.target) names.
+Isa isa_of_target(const std::string& target) {
+  if (target == "avx512" || target == "x86-64-v4") return Isa::kAvx512;
+  if (target == "avx2" || target == "x86-64-v3") return Isa::kAvx2;
+  if (target != "native") return Isa::kScalar;
+  const auto table = lutc::kernels::default_table();
+  check(table.status());
+  return table.value()->isa;
+}
+
+/// The layouts that a target's kernels read in place, best first.
 std::vector<std::string> layouts_for(const std::string& target) {
-  Isa isa = Isa::kScalar;
-  if (target == "avx512" || target == "x86-64-v4") isa = Isa::kAvx512;
-  if (target == "avx2" || target == "x86-64-v3") isa = Isa::kAvx2;
-  if (target == "native") {
-    const auto table = lutc::kernels::default_table();
-    check(table.status());
-    isa = table.value()->isa;
-  }
   std::vector<std::string> names;
-  for (TableLayout layout : lutc::kernels::layouts_for(isa)) names.emplace_back(lutc::kernels::layout_name(layout));
+  for (TableLayout layout : lutc::kernels::layouts_for(isa_of_target(target)))
+    names.emplace_back(lutc::kernels::layout_name(layout));
   return names;
 }
 
@@ -307,6 +311,13 @@ void bind_kernels(py::module_& m) {
   k.def("clock_hz", &clock_hz, "Clock of this core, measured (x86 only).");
   k.def("layouts_for", &layouts_for, py::arg("target"),
         "Table layouts that the kernels of a target read in place, best first.");
+  k.def(
+      "gather_rows",
+      [](const std::string& target) {
+        const lutc::kernels::LookupKernels* kernels = lutc::kernels::lookup_kernels(isa_of_target(target));
+        return kernels == nullptr ? 0 : kernels->gather_rows;
+      },
+      py::arg("target"), "Up to this many rows, a target's kernels read whole rows of a table in layout ckn.");
   k.def("pack_table", &pack_table, py::arg("table"), py::arg("layout"), py::arg("group") = 1,
         "int8 [C, K, N] or [N, C/group, K, kh, kw] -> the layout's bytes (uint8).");
   k.def("unpack_table", &unpack_table, py::arg("packed"), py::arg("layout"), py::arg("shape"), py::arg("group") = 1,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from lutc import _runtime
 from lutc.errors import UsageError
 from lutc.fuse.rewrites.constants import drop_unused
@@ -24,8 +26,13 @@ def resolve_target(target: str) -> str:
 
 
 def pack(plan: Plan, target: str) -> None:
-    """Lays every table out in place for `target` (resolved, not "native"); steps that share a table go on doing so."""
+    """Lays every table out in place for `target` (resolved, not "native"); steps that share a table go on doing so.
+
+    A table whose every reader has, in every run, so few rows that the kernels read whole rows of it stays canonical.
+    Where the number of rows is not known here, speed at many decides: a second copy for few would double the tables.
+    """
     layout = _runtime.kernels.layouts_for(target)[0]  # a runtime whose kernels want another converts at load
+    few = _few_rows(plan, target)
     packed: dict[tuple[str, int], int] = {}
     for step in plan.steps:
         if step.op not in ("lut_linear", "lut_conv") or step.attrs["layout"] != CANONICAL:
@@ -33,12 +40,28 @@ def pack(plan: Plan, target: str) -> None:
         group = int(str(step.attrs.get("group", 1)))
         source = plan.values[step.inputs[1]].tensor
         assert source is not None, step.name
+        if source in few:
+            continue
         if (source, group) not in packed:
             table = _runtime.kernels.pack_table(plan.tensors[source], layout, group)
             packed[source, group] = plan.add_constant(f"{source}.{layout}", table)
         step.inputs[1] = packed[source, group]
         step.attrs["layout"] = layout
     drop_unused(plan)  # the canonical copies
+
+
+def _few_rows(plan: Plan, target: str) -> set[str]:
+    """Names of the tables that only `lut_linear` steps read whose rows are known now and few enough for `target`."""
+    most: dict[str, float] = {}
+    for step in plan.steps:
+        if step.op not in ("lut_linear", "lut_conv"):
+            continue
+        source = str(plan.values[step.inputs[1]].tensor)
+        rows = (plan.values[step.outputs[0]].shape or (None,))[:-1] if step.op == "lut_linear" else (None,)
+        known = [dim for dim in rows if isinstance(dim, int)]
+        count = math.prod(known) if len(known) == len(rows) else math.inf
+        most[source] = max(most.get(source, 0), count)
+    return {source for source, rows in most.items() if rows < math.inf and rows <= _runtime.kernels.gather_rows(target)}
 
 
 def _native() -> str:

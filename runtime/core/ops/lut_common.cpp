@@ -105,6 +105,7 @@ Status LutConsumer::init_table(const BuildContext& build) {
   }
   if (!kernels::table_bytes(layout_, shape_, &bytes))
     return step_error(def_, ErrorCode::kCorrupt, "the table is too large");
+  if (canonical && linear) return Status::ok();
   if (!private_table_.allocate(bytes)) return step_error(def_, ErrorCode::kOutOfMemory, "no memory for the table");
   uint8_t* packed = static_cast<uint8_t*>(private_table_.data());
   if (canonical) {
@@ -119,6 +120,18 @@ Status LutConsumer::init_table(const BuildContext& build) {
   }
   table_ = packed;
   if (linear && layout_ == kernels::TableLayout::kRows) rows_table_ = static_cast<const int8_t*>(private_table_.data());
+  return Status::ok();
+}
+
+Status LutConsumer::need_table() const {
+  const std::lock_guard<std::mutex> lock(table_mutex_);
+  if (table_ != nullptr) return Status::ok();
+  uint64_t bytes = 0;
+  if (!kernels::table_bytes(layout_, shape_, &bytes) || !private_table_.allocate(bytes))
+    return step_error(def_, ErrorCode::kOutOfMemory, "no memory for the table");
+  uint8_t* packed = static_cast<uint8_t*>(private_table_.data());
+  kernels::pack_table(layout_, shape_, rows_table_, packed);
+  table_ = packed;
   return Status::ok();
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <mutex>
 
 #include "core/aligned_buffer.h"
 #include "core/ops/common.h"
@@ -55,8 +56,10 @@ class LutConsumer : public OpBase {
   /// Reads and checks codebooks, entries, outputs, gain_limit, activation, scale and bias.
   Status init_common(const BuildContext& build);
   /// Finds the table in the layout of the kernels: the mapped bytes when they are in it, else a private copy. shape_ is
-  /// set.
+  /// set. A canonical table of a linear layer serves small batches as it is: its copy waits for need_table().
   Status init_table(const BuildContext& build);
+  /// Called while shapes are prepared, before any run that reads table_.
+  Status need_table() const;
   /// The codes value is one of this step's encode.
   Status check_codes(const TensorView& codes, int64_t images, int64_t rows) const;
   bool is_simple() const {
@@ -69,9 +72,10 @@ class LutConsumer : public OpBase {
   kernels::Activation activation_ = kernels::Activation::kNone;
   kernels::TableShape shape_;
   kernels::TableLayout layout_ = kernels::TableLayout::kCkn;  ///< of table_
-  const uint8_t* table_ = nullptr;
+  mutable const uint8_t* table_ = nullptr;
   const int8_t* rows_table_ = nullptr;  ///< the canonical table of a linear layer when it is at hand, for small batches
-  AlignedBuffer private_table_;
+  mutable AlignedBuffer private_table_;
+  mutable std::mutex table_mutex_;
   const float* scale_ = nullptr;
   const float* bias_ = nullptr;
 };

@@ -37,6 +37,7 @@ class LutLinear final : public LutConsumer {
     if (y.rank < 1) return invalid("codes must have a last axis");
     y[y.rank - 1] = outputs_;
     LUTC_RETURN_IF_ERROR(ctx.set_output(0, DType::kF32, y));
+    if (rows_table_ == nullptr || y.product(0, y.rank - 1) > kernels_->gather_rows) LUTC_RETURN_IF_ERROR(need_table());
     if (ctx.has_input(4)) {
       if (ctx.input_shape(4) != y)
         return invalid("residual has shape " + ctx.input_shape(4).to_string() + ", the output " + y.to_string());
