@@ -229,6 +229,34 @@ def test_pool(data, op, spatial, ceil_mode, include, isa):
     np.testing.assert_allclose(np.maximum(ours, lowest), theirs, rtol=1e-5, atol=1e-6)
 
 
+@settings(max_examples=100)
+@given(
+    op=st.sampled_from(["max_pool", "average_pool"]),
+    window=st.sampled_from([(2, 2), (3, 1), (3, 2), (5, 1)]),
+    height=st.integers(5, 14),
+    width=st.sampled_from([5, 7, 8, 15, 16, 17, 31, 32, 33, 34, 35, 66, 67]),
+    pads=st.lists(st.integers(0, 1), min_size=4, max_size=4),
+    nan=st.booleans(),
+    isa=isas,
+    threads=st.sampled_from([1, 2]),
+)
+def test_pools_of_models(op, window, height, width, pads, nan, isa, threads):
+    x = normal(1, 1, 40, height, width)
+    if nan:
+        x[0, 3, height // 2, width // 3], x[0, 5, 0, 0] = np.nan, np.inf
+    attrs = {"kernel_shape": [window[0]] * 2, "strides": [window[1]] * 2, "pads": pads}
+    (ours,) = run_step(op, [x], attrs, isa=isa, threads=threads)
+    padded = np.pad(x, ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])), constant_values=-np.inf)
+    views = np.lib.stride_tricks.sliding_window_view(padded, attrs["kernel_shape"], axis=(2, 3))
+    views = views[:, :, :: window[1], :: window[1]]
+    if op == "max_pool":
+        np.testing.assert_array_equal(ours, views.max(axis=(4, 5)))
+        return
+    inside = views != -np.inf
+    exact = np.where(inside, views, 0).sum(axis=(4, 5), dtype=float) / inside.sum(axis=(4, 5))
+    np.testing.assert_allclose(ours, exact, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("shape", [(2, 3, 7), (1, 5, 4, 9), (2, 2, 3, 3, 3), (0, 3, 4, 4), (1, 1, 64, 65)])
 def test_global_pools(isa, shape):

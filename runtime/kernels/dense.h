@@ -46,6 +46,22 @@ struct DepthwisePlane {
   int64_t out_height, out_width;
 };
 
+/// One channel of a pooling.
+struct PoolPlane {
+  int64_t height, width, top, left;  ///< of the image, and its padding
+  int64_t out_height, out_width;
+  int64_t kernel[2], strides[2], dilations[2];
+};
+/// Where the odd columns of a row begin in the buffer of a pooling of stride 2.
+inline int64_t pool_half(const PoolPlane& p, int64_t lanes) {
+  return p.out_width + (p.kernel[1] - 1) * p.dilations[1] / 2 + 1 + lanes;
+}
+/// Floats of that buffer; overflow is the caller's to rule out.
+inline int64_t pool_floats(const PoolPlane& p, int64_t lanes) {
+  const int64_t reach = (p.out_width - 1) * p.strides[1] + (p.kernel[1] - 1) * p.dilations[1] + 1;
+  return (p.strides[1] == 2 ? 2 * pool_half(p, lanes) : reach) + 2 * lanes;
+}
+
 struct DenseKernels {
   int panel_columns;  ///< columns of one packed panel
   int lanes;          ///< floats of one vector; divides panel_columns
@@ -92,6 +108,11 @@ struct DenseKernels {
   /// bias (*epilogue.row_bias), a residual plane beside y.
   void (*depthwise)(const float* x, const float* w, int64_t size, int64_t stride, const DepthwisePlane& plane, float* y,
                     const Epilogue& epilogue);
+  /// Poolings: the average when there are row_shares (out_height) and column_shares (out_width), whose product is what
+  /// a window's sum is multiplied by, else the maximum. Windows outside the image give 0 and -inf, those that hold a
+  /// NaN, NaN. buffer: pool_floats(plane, lanes).
+  void (*pool)(const float* x, const PoolPlane& plane, const float* row_shares, const float* column_shares, float* y,
+               float* buffer);
 };
 
 /// Floats of a packed k x n matrix.

@@ -1,5 +1,5 @@
 // Poolings: average and maximum over windows, and over whole images.
-#include "core/ops/common.h"
+#include "core/ops/dense_gemm.h"
 #include "core/ops/window.h"
 #include "kernels/dense.h"
 #include "kernels/kernel_table.h"
@@ -9,27 +9,13 @@ namespace lutc {
 namespace ops {
 namespace {
 
-using kernels::VectorKernels;
-
-/// How windows fold: a start value and a vectorised step. NaN in a window makes its result NaN.
-struct Maximum {
-  static constexpr float kStart = -std::numeric_limits<float>::infinity();
-  static VectorKernels::Binary step(const VectorKernels& vector) { return vector.maximum_f32; }
-};
-struct Sum {
-  static constexpr float kStart = 0.0f;
-  static VectorKernels::Binary step(const VectorKernels& vector) { return vector.add_f32; }
-};
-
-template <class Fold>
+template <bool kAverage>
 class Pool : public OpBase {
  public:
-  static constexpr bool kAverage = std::is_same_v<Fold, Sum>;
   static constexpr Arity kArity{1, 1, 1, 1};
   using OpBase::OpBase;
 
   Status init(const BuildContext& build) override {
-    fold_ = Fold::step(*build.kernels->vector);
     dense_ = build.kernels->dense;
     if (dtype(0) != DType::kF32) return unsupported_dtype();
     if (!def_.attrs.has("kernel_shape")) return invalid("the attribute kernel_shape is missing");
@@ -52,8 +38,10 @@ class Pool : public OpBase {
     Shape y = x;
     for (int d = 0; d < window_.spatial; ++d) y[2 + d] = g.out[2 - window_.spatial + d];
     LUTC_RETURN_IF_ERROR(ctx.set_output(0, DType::kF32, y));
-    ctx.request_scratch(static_cast<size_t>(2 * row_floats(g)) * sizeof(float) *
-                        static_cast<size_t>(ctx.num_threads()));
+    Pieces pieces;
+    Scratch(plane(g), dense_->lanes, ctx.num_threads(), &pieces);
+    if (pieces.bytes() < 0) return step_error(def_, ErrorCode::kOutOfMemory, "the scratch size overflows");
+    ctx.request_scratch(static_cast<size_t>(pieces.bytes()));
     return Status::ok();
   }
 
@@ -66,9 +54,16 @@ class Pool : public OpBase {
     float* y = ctx.output(0).as_mut<float>();
     const int64_t work = planes * out_size * window_.kernel[0] * window_.kernel[1];
     const int threads = work < kParallelWork ? 1 : ctx.num_threads();
+    const kernels::PoolPlane shape = plane(g);
+    Pieces pieces(ctx.scratch());
+    const Scratch scratch(shape, dense_->lanes, threads, &pieces);
+    for (int64_t i = 0; i < g.out[0]; ++i) scratch.row_shares[i] = share(g, 0, i);
+    for (int64_t j = 0; j < g.out[1]; ++j) scratch.column_shares[j] = share(g, 1, j);
     ctx.pool().parallel_for(planes, 1, threads, [&](int64_t begin, int64_t end, int worker) {
-      float* rows = static_cast<float*>(ctx.scratch()) + worker * 2 * row_floats(g);
-      for (int64_t p = begin; p < end; ++p) plane(g, x + p * in_size, y + p * out_size, rows, rows + row_floats(g));
+      for (int64_t p = begin; p < end; ++p) {
+        dense_->pool(x + p * in_size, shape, kAverage ? scratch.row_shares : nullptr, scratch.column_shares,
+                     y + p * out_size, scratch.buffers + worker * scratch.buffer);
+      }
     });
     return Status::ok();
   }
@@ -82,45 +77,29 @@ class Pool : public OpBase {
     return place_window(def_, window_, window_.spatial == 2 ? x[2] : 1, x[x.rank - 1], g);
   }
 
-  /// Outputs [first, last) of dim d whose tap at `offset` (in pixels from the window's start) falls inside the image.
-  void range(const Geometry& g, int d, int64_t offset, int64_t* first, int64_t* last) const {
-    const int64_t stride = window_.strides[d], start = offset - g.pads[d];
-    *first = start >= 0 ? 0 : (-start + stride - 1) / stride;
-    *last = start >= g.in[d] ? 0 : std::min(g.out[d], (g.in[d] - 1 - start) / stride + 1);
+  kernels::PoolPlane plane(const Geometry& g) const {
+    return {g.in[0],
+            g.in[1],
+            g.pads[0],
+            g.pads[1],
+            g.out[0],
+            g.out[1],
+            {window_.kernel[0], window_.kernel[1]},
+            {window_.strides[0], window_.strides[1]},
+            {window_.dilations[0], window_.dilations[1]}};
   }
 
-  static int64_t row_floats(const Geometry& g) { return (std::max(g.in[1], g.out[1]) + 15) / 16 * 16; }
-
-  /// Rows first: the window's rows fold into one, `folded`, whose columns then fold into the output.
-  void plane(const Geometry& g, const float* x, float* y, float* folded, float* taken) const {
-    const int64_t stride = window_.strides[1];
-    for (int64_t i = 0; i < g.out[0]; ++i, y += g.out[1]) {
-      const float* row = nullptr;
-      for (int64_t u = 0; u < window_.kernel[0]; ++u) {
-        const int64_t h = i * window_.strides[0] - g.pads[0] + u * window_.dilations[0];
-        if (h < 0 || h >= g.in[0]) continue;
-        const float* next = x + h * g.in[1];
-        if (row != nullptr) fold_(row, next, folded, g.in[1]);
-        row = row == nullptr ? next : folded;
-      }
-      std::fill(y, y + g.out[1], Fold::kStart);
-      for (int64_t v = 0; row != nullptr && v < window_.kernel[1]; ++v) {
-        int64_t first, last;
-        range(g, 1, v * window_.dilations[1], &first, &last);
-        if (first >= last) continue;
-        const float* from = row + first * stride + v * window_.dilations[1] - g.pads[1];
-        if (stride != 1) {
-          dense_->gather_strided(from, stride, taken, last - first);
-          from = taken;
-        }
-        fold_(y + first, from, y + first, last - first);
-      }
-      if constexpr (kAverage) {
-        const int64_t rows = taps(g, 0, i);
-        for (int64_t j = 0; j < g.out[1]; ++j) y[j] /= static_cast<float>(std::max<int64_t>(1, rows * taps(g, 1, j)));
-      }
-    }
-  }
+  /// What sums are multiplied by, and a folded row for each thread.
+  struct Scratch {
+    float *row_shares, *column_shares;
+    int64_t buffer;
+    float* buffers;
+    Scratch(const kernels::PoolPlane& p, int64_t lanes, int threads, Pieces* pieces)
+        : row_shares(pieces->floats(p.out_height)),
+          column_shares(pieces->floats(p.out_width)),
+          buffer((kernels::pool_floats(p, lanes) + 15) / 16 * 16),
+          buffers(pieces->floats(buffer * threads)) {}
+  };
 
   /// How many taps of window i along dim d count in the average: those inside the image, or inside the padded image.
   int64_t taps(const Geometry& g, int d, int64_t i) const {
@@ -131,8 +110,11 @@ class Pool : public OpBase {
     return std::max<int64_t>(0, last - first);
   }
 
+  float share(const Geometry& g, int d, int64_t i) const {
+    return 1.0f / static_cast<float>(std::max<int64_t>(1, taps(g, d, i)));
+  }
+
   const kernels::DenseKernels* dense_ = nullptr;
-  VectorKernels::Binary fold_ = nullptr;
   Window window_;
   bool count_include_pad_ = false;
 };
@@ -177,8 +159,8 @@ class GlobalPool : public OpBase {
 }  // namespace ops
 
 void register_dense_pool(OpRegistry& registry) {
-  registry.add("average_pool", ops::make<ops::Pool<ops::Sum>>);
-  registry.add("max_pool", ops::make<ops::Pool<ops::Maximum>>);
+  registry.add("average_pool", ops::make<ops::Pool<true>>);
+  registry.add("max_pool", ops::make<ops::Pool<false>>);
   registry.add("global_average_pool", ops::make<ops::GlobalPool<true>>);
   registry.add("global_max_pool", ops::make<ops::GlobalPool<false>>);
 }
