@@ -69,6 +69,18 @@ def forms_of(layer: Layer, forms: Sequence[str]) -> list[str]:
     return [form for form in forms if not (layer.op == "conv" and "-proj" in form)]
 
 
+def model_of(layer: Layer) -> Path:
+    """The layer's ONNX file, in a folder of its own; made once."""
+    folder = WORK / "ops" / layer.shape.replace("->", "-")
+    folder.mkdir(parents=True, exist_ok=True)
+    model = folder / "layer.onnx"
+    if not model.exists():
+        temporary = folder / f"{os.getpid()}.onnx"
+        layer.write(temporary)
+        os.replace(temporary, model)
+    return model
+
+
 def measure(
     layer: Layer,
     forms: Sequence[str],
@@ -93,17 +105,11 @@ def measure(
     Returns:
         One row per form, and the peers.
     """
-    folder = WORK / "ops" / layer.shape.replace("->", "-")
-    folder.mkdir(parents=True, exist_ok=True)
-    model = folder / "layer.onnx"
-    if not model.exists():
-        temporary = folder / f"{os.getpid()}.onnx"
-        layer.write(temporary)
-        os.replace(temporary, model)
+    model = model_of(layer)
     # Few rows: their codes decide which table entries are read. With many rows every entry is.
     feeds = inputs(layer, 64 if layer.input_shape[0] <= 8 and layer.op == "linear" else 2)
     work = Workload(
-        layer.shape, model, folder, feeds, threads, isa, layer.module,
+        layer.shape, model, model.parent, feeds, threads, isa, layer.module,
         weights=layer.weights, cold_bytes=COLD_BYTES if cold else 0,
     )  # fmt: skip
     artifacts = Artifacts(model, layer.shape.replace("->", "-"), isa, every=True)
