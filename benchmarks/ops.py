@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks import harness, results, variants
 from benchmarks.artifacts import RANDOM_TABLES, Artifacts, open_artifact
 from benchmarks.networks import WORK
-from benchmarks.peers import PEERS, Peers, Workload, in_turn, open_peers
+from benchmarks.peers import PEERS, Peers, Workload, in_turn, limited, open_peers
 from benchmarks.single_layers import Conv, Layer, Linear, inputs
 from lutc.errors import LutcError
 
@@ -57,6 +57,9 @@ FORMS = (
     "fp32", "int8", "gain-v2", "gain-v3", "gain-v4", "gain-v6", "gain-v4-proj",
     "plain-v4", "plain-v8", "plain-v16", "plain-v32",
 )  # fmt: skip
+
+AVX2_FORMS = ("gain-v4-g15",)
+"""Forms that only pay there, with small gains."""
 
 COLD_BYTES = 128 << 20
 """Weights that take turns in a cold row: several times a last-level cache."""
@@ -153,12 +156,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     head = f"{first['op']} {first['shape']} {first['isa']}, {first['threads']} thread(s), from {first['tables_in']}"
     peers = "  ".join(f"{name} {us:.0f}" for name, us in first["peers"].items())
     lines = [head, f"  peers, us: {peers}"]
-    best = min((us for name, us in first["peers"].items() if "int8" in name), default=float("nan"))
     for row in rows:
         fp32 = row["ratio"].get("onnxruntime_fp32", float("nan"))
+        best = min((x for name, x in row["ratio"].items() if name in limited(row["isa"])), default=float("nan"))
         lines.append(
             f"  {row['form']:14}{row['ours_us']:9.1f} us ± {row['ours_spread_us'] / 2:.1f}"
-            f"   x ORT fp32 {fp32:6.2f}   x best int8 {best / row['ours_us']:5.2f}"
+            f"   x ORT fp32 {fp32:6.2f}   x best int8 {best:5.2f}"
         )
     return "\n".join(lines)
 
@@ -178,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     variants.add_options(parser)
     parser.add_argument("--json", action="store_true", help="one JSON row a line on stdout, text on stderr")
     parser.add_argument("--only", default="", help="regular expression over lines such as 'linear 128x768x768 cold'")
-    parser.add_argument("--forms", default=",".join(FORMS))
+    parser.add_argument("--forms", default="", help="separated by commas")
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--minutes", type=float, default=10, help="stop starting new layers after this long")
     parser.add_argument("--output", type=Path, default=results.FOLDER / "ops.json")
@@ -188,6 +191,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return variants.run_children("benchmarks.ops", options.isa, options.threads, arguments)
     isa, threads = variant
     harness.pin(threads)
+    forms = FORMS + AVX2_FORMS if isa == "avx2" else FORMS
+    if options.forms:
+        forms = tuple(options.forms.split(","))
     todo = list(cells(options.only))
     deadline = time.monotonic() + 60 * options.minutes
     for layer, cold in todo:
@@ -195,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{layer.op} {layer.shape}: left out, {options.minutes:g} minutes are over", file=sys.stderr)
             continue
         rows, peers = measure(
-            layer, options.forms.split(","), options.peers.split(","), isa=isa, threads=threads, cold=cold,
+            layer, forms, options.peers.split(","), isa=isa, threads=threads, cold=cold,
             seconds=min(10, 20 * options.minutes / len(todo)),
         )  # fmt: skip
         skipped = {f"{name} on {layer.op}": reason for name, reason in peers.skipped.items()}

@@ -37,6 +37,12 @@ PEERS = (
 INT8 = ("onnxruntime_int8_dynamic", "onnxruntime_int8_qdq", "openvino_int8", "torch_int8_dynamic")
 """Those that multiply int8."""
 
+
+def limited(isa: str) -> list[str]:
+    """The int8 peers that can be held to this ISA."""
+    return [name for name in INT8 if isa != "avx2" or not name.startswith("onnxruntime")]
+
+
 _SELECTION_ROUNDS = 7
 
 Feed = Mapping[str, np.ndarray]
