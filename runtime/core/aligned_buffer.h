@@ -2,6 +2,10 @@
 // abort.
 #pragma once
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include <cstddef>
 #include <cstdlib>
 #include <utility>
@@ -11,6 +15,8 @@ namespace lutc {
 class AlignedBuffer {
  public:
   static constexpr size_t kAlignment = 64;
+  /// Buffers from this size on ask for huge pages: reading tables from memory is bound by the TLB without them.
+  static constexpr size_t kHugePage = size_t{1} << 21;
 
   AlignedBuffer() = default;
   ~AlignedBuffer() { std::free(data_); }
@@ -29,9 +35,15 @@ class AlignedBuffer {
   [[nodiscard]] bool allocate(size_t bytes) {
     std::free(std::exchange(data_, nullptr));
     size_ = 0;
-    if (bytes > static_cast<size_t>(-1) - kAlignment) return false;
+    if (bytes > static_cast<size_t>(-1) - kHugePage) return false;
     const size_t padded = bytes == 0 ? kAlignment : (bytes + kAlignment - 1) / kAlignment * kAlignment;
+#ifdef MADV_HUGEPAGE
+    const bool huge = padded >= kHugePage;
+    if (posix_memalign(&data_, huge ? kHugePage : kAlignment, padded) != 0) data_ = nullptr;
+    if (huge && data_ != nullptr) madvise(data_, padded, MADV_HUGEPAGE);
+#else
     data_ = std::aligned_alloc(kAlignment, padded);
+#endif
     if (data_ == nullptr) return false;
     size_ = padded;
     return true;
