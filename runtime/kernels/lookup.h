@@ -142,7 +142,7 @@ struct GatherRow {
   const int8_t* table = nullptr;  ///< [C][K][N], at the first wanted column
   int64_t outputs = 0;            ///< N
   int64_t columns = 0;            ///< wanted columns
-  int32_t* acc = nullptr;         ///< [columns]
+  int32_t* acc = nullptr;         ///< [columns, and room up to a multiple of 64]
 };
 
 struct LookupKernels {

@@ -28,7 +28,7 @@ class LutLinear final : public LutConsumer {
     geometry_ = CodesGeometry(kernels_, codebooks_, gain_limit_);
     tile_rows_ = kernels_->block_panels * kernels_->panel_rows;
     scratch_ = static_cast<size_t>(kGroupTiles * tile_rows_ * kTileColumns * 4 +
-                                   (2 * codebooks_ + outputs_ * 4 + 127) / 64 * 64);
+                                   (2 * codebooks_ + outputs_ * 4 + 64 * 4 + 127) / 64 * 64);
     return Status::ok();
   }
 
@@ -233,8 +233,7 @@ class LutLinear final : public LutConsumer {
       const int64_t row = item / blocks, last = std::min(end, (row + 1) * blocks);
       const int64_t column = item % blocks * 64, stop = std::min(outputs_, (last - row * blocks) * 64);
       const uint8_t* panel = job.codes + row / kernels_->panel_rows * geometry_.panel_bytes;
-      for (int64_t c = 0; c < codebooks_; ++c)
-        geometry_.extract(panel, row % kernels_->panel_rows, entries_, c, codes + c, gains + c);
+      extract(panel, row % kernels_->panel_rows, codes, gains);
       kernels::GatherRow g;
       g.codes = codes;
       g.gains = gain_limit_ > 0 ? gains : nullptr;
@@ -249,6 +248,19 @@ class LutLinear final : public LutConsumer {
       finish_gathered(job, acc, row, column, stop - column);
       item = last;
     }
+  }
+
+  /// Codes and gains of a row, codebook after codebook.
+  void extract(const uint8_t* panel, int64_t row, uint8_t* codes, int8_t* gains) const {
+    int64_t c = 0;
+    if (kernels_->code_planes == 1 && kernels_->unit == 4) {  // the bytes of a position are a unit in order
+      const uint8_t* unit = panel + geometry_.start_bytes + 4 * row;
+      for (; c + 4 <= codebooks_; c += 4, unit += geometry_.unit_bytes()) {
+        std::memcpy(codes + c, unit, 4);
+        if (gain_limit_ > 0) std::memcpy(gains + c, unit + geometry_.code_unit_bytes, 4);
+      }
+    }
+    for (; c < codebooks_; ++c) geometry_.extract(panel, row, entries_, c, codes + c, gains + c);
   }
 
   void finish_gathered(const Job& job, int32_t* acc, int64_t row, int64_t column, int64_t columns) const {

@@ -221,47 +221,6 @@ void finish_planes(const FinishBlock& f) {
   }
 }
 
-/// 64 columns at a time, four codebooks a step: their entries are interleaved so that vpdpbusd multiplies by four gains
-/// and sums.
-void gather_row(const GatherRow& r) {
-  const __m512i sign = _mm512_set1_epi8(static_cast<char>(0x80));
-  for (int64_t n = 0; n < r.columns; n += 64) {
-    const int64_t left = r.columns - n;
-    const __mmask64 mask = left >= 64 ? ~uint64_t{0} : (uint64_t{1} << left) - 1;
-    __m512i acc[4] = {};
-    int32_t gain_sum = 0;
-    for (int64_t c = 0; c < r.codebooks; c += 4) {
-      __m512i e[4];
-      uint32_t gains = 0;
-#pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) {
-        if (c + j >= r.codebooks) {
-          e[j] = _mm512_setzero_si512();
-          continue;
-        }
-        const int64_t entry = (c + j) * r.entries + (r.codes[c + j] & (r.entries - 1));
-        e[j] = _mm512_maskz_loadu_epi8(mask, r.table + entry * r.outputs + n);
-        const int32_t gain = r.gains != nullptr ? r.gains[c + j] : 1;
-        gains |= static_cast<uint32_t>(gain & 255) << (8 * j);
-        gain_sum += gain;
-      }
-      const __m512i g = _mm512_set1_epi32(static_cast<int32_t>(gains));
-      const __m512i lo01 = _mm512_unpacklo_epi8(e[0], e[1]), hi01 = _mm512_unpackhi_epi8(e[0], e[1]);
-      const __m512i lo23 = _mm512_unpacklo_epi8(e[2], e[3]), hi23 = _mm512_unpackhi_epi8(e[2], e[3]);
-      acc[0] = _mm512_dpbusd_epi32(acc[0], _mm512_xor_si512(_mm512_unpacklo_epi16(lo01, lo23), sign), g);
-      acc[1] = _mm512_dpbusd_epi32(acc[1], _mm512_xor_si512(_mm512_unpackhi_epi16(lo01, lo23), sign), g);
-      acc[2] = _mm512_dpbusd_epi32(acc[2], _mm512_xor_si512(_mm512_unpacklo_epi16(hi01, hi23), sign), g);
-      acc[3] = _mm512_dpbusd_epi32(acc[3], _mm512_xor_si512(_mm512_unpackhi_epi16(hi01, hi23), sign), g);
-    }
-    // acc[i] holds columns 4i .. 4i+3 of each 128-bit lane.
-    alignas(64) int32_t sums[4][16];
-    for (int i = 0; i < 4; ++i) _mm512_store_si512(sums[i], acc[i]);
-    for (int64_t i = 0; i < (left < 64 ? left : 64); ++i) {
-      r.acc[n + i] = sums[i % 16 / 4][i / 16 * 4 + i % 4] - 128 * gain_sum;
-    }
-  }
-}
-
 }  // namespace
 
 extern const LookupKernels kLookupAvx512;
@@ -277,7 +236,7 @@ const LookupKernels kLookupAvx512 = {
     /*start_element=*/4,
     kPanels,
     kColumns,
-    /*gather_rows=*/5,
+    /*gather_rows=*/8,
     [](int64_t, int gain_limit) -> int64_t { return gain_limit > 0 ? 64 : 0; },
     [](int64_t units, int) -> int64_t { return units; },
     encode_scratch_avx512,
@@ -285,7 +244,7 @@ const LookupKernels kLookupAvx512 = {
     lookup,
     finish_rows,
     finish_planes,
-    gather_row,
+    gather_row_avx512,
     scale_columns,
 };
 

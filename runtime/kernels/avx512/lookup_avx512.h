@@ -1,4 +1,4 @@
-// The encode of the AVX-512 lookup kernels (encode_avx512.cpp).
+// Parts of the AVX-512 lookup kernels with files of their own.
 #pragma once
 
 #include "kernels/lookup.h"
@@ -8,5 +8,6 @@ namespace lutc::kernels {
 size_t encode_scratch_avx512(const EncodeView& view);
 void encode_avx512(const EncodeView& view, const EncodeInput& input, uint8_t* panels, int64_t panel_bytes,
                    void* scratch);
+void gather_row_avx512(const GatherRow& row);
 
 }  // namespace lutc::kernels
