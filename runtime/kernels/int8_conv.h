@@ -23,21 +23,19 @@ struct ConvVector {
   uint8_t lanes[kMostLanes];  ///< which ones, in order; any lane beyond `count`
 };
 
-/// Vectors of positions times a few output channels, over all units and taps:
-/// y = relu(residual + float(acc) * (step * scale) + bias), or the residual after the relu.
+/// Vectors of positions times a few output channels, over steps, pairs of a unit and a tap:
+/// y = relu(residual + float(acc) * (unit_value * scale) + bias), or the residual after the relu.
 struct Int8ConvBlock {
   const ConvVector* vectors = nullptr;
   int vector_count = 0;             ///< best a multiple of Int8ConvKernels::block_vectors
   int columns = 0;                  ///< 1 .. Int8ConvKernels::block_columns
   const uint8_t* pixels = nullptr;  ///< plane of the first unit
-  int64_t unit_step = 0;            ///< bytes from one unit's plane to the next
-  int64_t units = 0;
-  const int64_t* taps = nullptr;  ///< [tap_count] displacement in bytes
-  int64_t tap_count = 0;
-  const uint8_t* weights = nullptr;  ///< [unit][tap][column] words
+  const int64_t* steps = nullptr;   ///< [step_count] bytes from there to the plane of a unit, displaced by a tap
+  int64_t step_count = 0;
+  const uint8_t* weights = nullptr;  ///< [step][column] words
   const int32_t* starts = nullptr;   ///< [column] what sums begin with: it undoes the offset of the pixels
-  float step = 0;
-  const float* scale = nullptr;  ///< [column], as bias
+  float unit_value = 0;              ///< what one unit of the pixels is worth
+  const float* scale = nullptr;      ///< [column], as bias
   const float* bias = nullptr;
   bool relu = false;
   bool residual_first = false;

@@ -134,14 +134,14 @@ class Int8Conv : public OpBase {
     int64_t image_bytes, scratch_bytes;
   };
 
-  /// The scratch of an image: planes, the vectors, the taps, maxima and a band of words for each thread.
+  /// The scratch of an image: planes, the vectors, the steps, maxima and a band of words for each thread.
   struct Scratch {
     uint8_t* planes;
     ConvVector* vectors;
-    int64_t* taps;
+    int64_t* steps;
     float* maxima;
     float* bands;
-    Scratch(const Plan& plan, int64_t units, int64_t taps_, int threads, Pieces* pieces) {
+    Scratch(const Plan& plan, int64_t units, int64_t step_count, int threads, Pieces* pieces) {
       static_assert(sizeof(ConvVector) % sizeof(int64_t) == 0, "vectors are laid out in words");
       int64_t plane_words = 0, vector_words = 0;
       if (!checked_mul(plan.unit_step / 4, units, &plane_words)) plane_words = -1;
@@ -149,7 +149,7 @@ class Int8Conv : public OpBase {
         vector_words = -1;
       planes = reinterpret_cast<uint8_t*>(pieces->floats(plane_words));
       vectors = reinterpret_cast<ConvVector*>(pieces->ints(vector_words));
-      taps = pieces->ints(taps_);
+      steps = pieces->ints(step_count);
       maxima = pieces->floats(threads * ConvVector::kMostLanes);
       bands = pieces->floats(plan.flat ? 0 : plan.band_rows * plan.columns.in * threads);
     }
@@ -193,6 +193,7 @@ class Int8Conv : public OpBase {
         const int columns = static_cast<int>(ceil_div(end - output, pieces));
         blocks_.push_back({output, columns, first, units, weights});
         weights += units * taps() * columns * 4;
+        most_units_ = std::max(most_units_, units);
         output += columns;
       }
     }
@@ -248,9 +249,13 @@ class Int8Conv : public OpBase {
     const Result<int64_t> elements = checked_elements(plan->shape);
     if (!elements.is_ok()) return invalid(elements.status().message());
     plan->batch = x[0];
-    plan->in_pixels = g.in[0] * g.in[1];
-    plan->out_pixels = g.out[0] * g.out[1];
-    plan->work = static_cast<double>(outputs_ * plan->out_pixels) * static_cast<double>(group_inputs_ * taps());
+    // Images of an empty batch may claim any size.
+    constexpr int64_t kMostPixels = int64_t{1} << 40;
+    if (!checked_mul(g.in[0], g.in[1], &plan->in_pixels) || !checked_mul(g.out[0], g.out[1], &plan->out_pixels) ||
+        plan->in_pixels > kMostPixels || plan->out_pixels > kMostPixels)
+      return step_error(def_, ErrorCode::kOutOfMemory, "the image is too large");
+    plan->work = static_cast<double>(plan->out_pixels) * static_cast<double>(outputs_) *
+                 static_cast<double>(group_inputs_ * taps());
     plan->rows = Axis(g, window_, 0);
     plan->columns = Axis(g, window_, 1);
     return place_planes(threads, plan);
@@ -275,7 +280,7 @@ class Int8Conv : public OpBase {
     plan->band_rows = std::clamp<int64_t>(kBandPixels / columns.in, 1, rows.in);
     plan->most_vectors = rows.out * ceil_div(columns.out, kernels_->lanes);
     Pieces pieces;
-    Scratch(*plan, units_, taps(), threads, &pieces);
+    Scratch(*plan, units_, most_units_ * taps(), threads, &pieces);
     plan->image_bytes = pieces.bytes();
     if (plan->image_bytes < 0 || !checked_mul(plan->image_bytes, int64_t{plan->batch > 1 ? threads : 1}, &bytes))
       return step_error(def_, ErrorCode::kOutOfMemory, "the scratch size overflows");
@@ -285,7 +290,7 @@ class Int8Conv : public OpBase {
 
   void image(RunContext& ctx, const Plan& plan, int64_t index, char* memory, int threads) const {
     Pieces pieces(memory);
-    const Scratch scratch(plan, units_, taps(), ctx.num_threads(), &pieces);
+    const Scratch scratch(plan, units_, most_units_ * taps(), ctx.num_threads(), &pieces);
     const float* x = ctx.input(0).as<float>() + index * inputs_ * plan.in_pixels;
     const int encoders = inputs_ * plan.in_pixels < kParallelWork ? 1 : threads;
     const float largest =
@@ -295,15 +300,13 @@ class Int8Conv : public OpBase {
       float* band = scratch.bands + worker * plan.band_rows * plan.columns.in;
       for (int64_t u = begin; u < end; ++u) quantise(plan, x, u, inv, band, scratch.planes + u * plan.unit_step);
     });
-    place_taps(plan, scratch.taps);
+    place_steps(plan, scratch.steps);
     const int64_t vectors = place_vectors(plan, scratch.vectors);
     const int workers = plan.work < kWorthWaking ? 1 : threads;
     const int64_t blocks = static_cast<int64_t>(blocks_.size()), size = tile_vectors(vectors, workers);
     kernels::Int8ConvBlock b;
-    b.unit_step = plan.unit_step;
-    b.taps = scratch.taps;
-    b.tap_count = taps();
-    b.step = largest / 127.0f;
+    b.steps = scratch.steps;
+    b.unit_value = largest / 127.0f;
     b.relu = activation_ == Activation::kRelu;
     b.residual_first = residual_first_;
     b.y_stride = plan.out_pixels;
@@ -316,7 +319,9 @@ class Int8Conv : public OpBase {
         mine.vectors = scratch.vectors + first;
         mine.vector_count = static_cast<int>(std::min(size, vectors - first));
         mine.largest = wanted ? scratch.maxima + worker * ConvVector::kMostLanes : nullptr;
-        block(ctx, blocks_[static_cast<size_t>(item % blocks)], index, scratch.planes, &mine);
+        const Block& channels = blocks_[static_cast<size_t>(item % blocks)];
+        mine.pixels = scratch.planes + channels.first_unit * plan.unit_step;
+        block(ctx, channels, index, &mine);
       }
     });
     if (wanted) ctx.output(1).as_mut<float>()[index] = maximum(ctx, scratch);
@@ -331,13 +336,11 @@ class Int8Conv : public OpBase {
     return size;
   }
 
-  void block(RunContext& ctx, const Block& block, int64_t image, const uint8_t* planes,
-             kernels::Int8ConvBlock* b) const {
+  void block(RunContext& ctx, const Block& block, int64_t image, kernels::Int8ConvBlock* b) const {
     const int64_t offset = (image * outputs_ + block.output) * b->y_stride;
     const float* residual = present(4) ? ctx.input(4).as<float>() + offset : nullptr;
     b->columns = block.columns;
-    b->pixels = planes + block.first_unit * b->unit_step;
-    b->units = block.units;
+    b->step_count = block.units * taps();
     b->weights = static_cast<const uint8_t*>(packed_.data()) + block.weights;
     b->starts = starts_.data() + block.output;
     b->scale = ctx.input(2).as<float>() + block.output;
@@ -413,15 +416,17 @@ class Int8Conv : public OpBase {
     }
   }
 
-  void place_taps(const Plan& plan, int64_t* taps) const {
+  /// Where each tap of each unit lies, units outermost: what a block of fewer units needs comes first.
+  void place_steps(const Plan& plan, int64_t* steps) const {
     const Axis &rows = plan.rows, &columns = plan.columns;
     for (int64_t u = 0; u < window_.kernel[0]; ++u) {
       for (int64_t v = 0; v < window_.kernel[1]; ++v) {
         const int64_t plane = rows.phase(u) * columns.phases + columns.phase(v);
         const int64_t row = plane * rows.size + rows.displacement(u);
-        *taps++ = 4 * (row * plan.width + columns.displacement(v));
+        steps[u * window_.kernel[1] + v] = 4 * (row * plan.width + columns.displacement(v));
       }
     }
+    for (int64_t i = taps(); i < most_units_ * taps(); ++i) steps[i] = steps[i - taps()] + plan.unit_step;
   }
 
   /// Covers the output positions with as few vectors as can be; returns how many.
@@ -460,7 +465,7 @@ class Int8Conv : public OpBase {
   Window window_;
   int64_t groups_ = 1, inputs_ = 0, outputs_ = 0, group_inputs_ = 0, units_ = 0;
   std::vector<Block> blocks_;
-  int64_t packed_bytes_ = 0;
+  int64_t packed_bytes_ = 0, most_units_ = 0;
   AlignedBuffer packed_;
   std::vector<int32_t> starts_;
 };

@@ -126,27 +126,22 @@ void sum(const Int8ConvBlock& b, const ConvVector* vectors) {
     for (int p = 0; p < kP; ++p) acc[p][n] = start;
   }
   const uint8_t* weights = b.weights;
-  for (int64_t u = 0; u < b.units; ++u) {
-    for (int64_t t = 0; t < b.tap_count; ++t) {
-      const int64_t tap = b.taps[t];
-      __m256i pixels[kP];
+  for (int64_t i = 0; i < b.step_count; ++i, weights += 4 * kN) {
+    const int64_t step = b.steps[i];
+    __m256i pixels[kP];
 #pragma GCC unroll 2
-      for (int p = 0; p < kP; ++p) pixels[p] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at[p] + tap));
+    for (int p = 0; p < kP; ++p) pixels[p] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at[p] + step));
 #pragma GCC unroll 6
-      for (int n = 0; n < kN; ++n) {
-        const __m256i weight = broadcast(weights + 4 * n);
+    for (int n = 0; n < kN; ++n) {
+      const __m256i weight = broadcast(weights + 4 * n);
 #pragma GCC unroll 2
-        for (int p = 0; p < kP; ++p) multiply_add(acc[p][n], pixels[p], weight);
-      }
-      weights += 4 * kN;
+      for (int p = 0; p < kP; ++p) multiply_add(acc[p][n], pixels[p], weight);
     }
-#pragma GCC unroll 2
-    for (int p = 0; p < kP; ++p) at[p] += b.unit_step;
   }
   __m256 largest = _mm256_setzero_ps();
 #pragma GCC unroll 6
   for (int n = 0; n < kN; ++n) {
-    const __m256 scale = _mm256_set1_ps(b.step * b.scale[n]), bias = _mm256_set1_ps(b.bias[n]);
+    const __m256 scale = _mm256_set1_ps(b.unit_value * b.scale[n]), bias = _mm256_set1_ps(b.bias[n]);
 #pragma GCC unroll 2
     for (int p = 0; p < kP; ++p) {
       const __m256 y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[p][n]), scale, bias);

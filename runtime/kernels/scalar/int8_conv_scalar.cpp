@@ -37,7 +37,7 @@ void quantise(const float* x, int64_t channel_stride, int channels, float inv, i
 }
 
 void finish(const Int8ConvBlock& b, const ConvVector& v, int column, const int32_t* acc) {
-  const float scale = b.step * b.scale[column], bias = b.bias[column];
+  const float scale = b.unit_value * b.scale[column], bias = b.bias[column];
   const int64_t at = column * b.y_stride + v.output;
   for (int i = 0; i < v.count; ++i) {
     float y = static_cast<float>(acc[v.lanes[i]]) * scale + bias;
@@ -56,15 +56,13 @@ void sum(const Int8ConvBlock& b, const ConvVector& v) {
   }
   const uint8_t* at = b.pixels + 4 * v.position;
   const uint8_t* weights = b.weights;
-  for (int64_t u = 0; u < b.units; ++u, at += b.unit_step) {
-    for (int64_t t = 0; t < b.tap_count; ++t) {
-      int16_t pixels[kLanes * kUnit];
-      std::memcpy(pixels, at + b.taps[t], sizeof(pixels));
-      for (int n = 0; n < b.columns; ++n, weights += 4) {
-        int16_t w[kUnit];
-        std::memcpy(w, weights, sizeof(w));
-        for (int l = 0; l < kLanes; ++l) acc[n][l] += pixels[2 * l] * w[0] + pixels[2 * l + 1] * w[1];
-      }
+  for (int64_t i = 0; i < b.step_count; ++i) {
+    int16_t pixels[kLanes * kUnit];
+    std::memcpy(pixels, at + b.steps[i], sizeof(pixels));
+    for (int n = 0; n < b.columns; ++n, weights += 4) {
+      int16_t w[kUnit];
+      std::memcpy(w, weights, sizeof(w));
+      for (int l = 0; l < kLanes; ++l) acc[n][l] += pixels[2 * l] * w[0] + pixels[2 * l + 1] * w[1];
     }
   }
   for (int n = 0; n < b.columns; ++n) finish(b, v, n, acc[n]);
