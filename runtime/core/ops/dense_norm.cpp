@@ -219,6 +219,10 @@ class Softmax : public FloatOp {
     const auto function = kLog ? vector_->log_softmax_row : vector_->softmax_row;
     const int threads = 4 * s.elements() < kParallelWork ? 1 : ctx.num_threads();
     ctx.pool().parallel_for(rows, 1, threads, [&](int64_t begin, int64_t end, int worker) {
+      if (stride == 1 && n < kShort && !kLog) {
+        short_rows(x + begin * n, y + begin * n, end - begin, n);
+        return;
+      }
       if (stride == 1) {
         for (int64_t r = begin; r < end; ++r) function(x + r * n, y + r * n, n);
         return;
@@ -235,6 +239,28 @@ class Softmax : public FloatOp {
   }
 
  private:
+  static constexpr int64_t kShort = 16;  ///< values of a vector
+
+  /// Rows that do not fill a vector: one exponential over many of them.
+  void short_rows(const float* x, float* y, int64_t rows, int64_t n) const {
+    const int64_t most = 512 / n;
+    for (int64_t first = 0; first < rows; first += most) {
+      const int64_t count = std::min(most, rows - first);
+      float* to = y + first * n;
+      for (int64_t i = 0; i < count * n; i += n) {
+        const float* from = x + first * n + i;
+        float largest = from[0];
+        for (int64_t j = 1; j < n; ++j) largest = from[j] > largest ? from[j] : largest;
+        for (int64_t j = 0; j < n; ++j) to[i + j] = from[j] - largest;
+      }
+      vector_->exp_f32(to, to, count * n);
+      for (int64_t i = 0; i < count * n; i += n) {
+        float sum = 0.0f;
+        for (int64_t j = 0; j < n; ++j) sum += to[i + j];
+        for (int64_t j = 0; j < n; ++j) to[i + j] /= sum;
+      }
+    }
+  }
   static int64_t inner(const Shape& s, int axis) { return s.product(axis + 1, s.rank); }
 };
 
