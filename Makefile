@@ -85,9 +85,17 @@ sanitize: $(VENV)/.ready
 	ninja -C build/sanitize -j $(JOBS) --quiet
 	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ctest --test-dir build/sanitize --no-tests=error --output-on-failure -j $(JOBS)
 
+# Peers that cannot be installed are named as skipped. TVM tunes for two minutes of processor time a layer, once.
+PEERS := matplotlib openvino "apache-tvm==0.27.*" "apache-tvm-ffi<0.1.15" xgboost-cpu cloudpickle psutil
+
 bench: build
-	$(PY) -m pip install --quiet matplotlib openvino || echo "OpenVINO is not installable here: its rows are skipped"
-	$(PY) -m benchmarks.models --output benchmarks/results/models.json --readme README.md
+	for peer in $(PEERS); do $(PY) -m pip install --quiet "$$peer" || echo "$$peer is not installable here"; done
+	-$(PY) -m benchmarks.tvm_peer
+	$(PY) -m benchmarks.ops --isa native,avx2
+	$(PY) -m benchmarks.models --threads 1,2 --readme README.md
+	$(PY) -m benchmarks.models --isa avx2 --threads 1
+	$(PY) -m benchmarks.scaling --threads 1,2
+	-$(PY) -m benchmarks.goals
 
 clean:
 	rm -rf build demo-out lutc/_runtime*.so lutc/passes

@@ -31,7 +31,7 @@ __all__ = ["main", "measure", "passage"]
 FORMS = ("fp32", "int8", "gain-v3", "gain-v4", "plain-v8", "plain-v16")
 HEADLINE = "bert-six-layers"
 HEADLINE_FORMS = ("fp32", "plain-v32")
-README_MODEL = "minilm"
+LOADED_MODEL = "minilm"
 
 SLICE_S = 0.02
 
@@ -164,6 +164,36 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
+_README_PEERS = {
+    "ONNX Runtime fp32": ["onnxruntime_fp32"],
+    "ONNX Runtime int8": ["onnxruntime_int8_dynamic", "onnxruntime_int8_qdq"],
+    "OpenVINO fp32": ["openvino_fp32"],
+    "OpenVINO bf16": ["openvino_bf16"],
+    "OpenVINO int8": ["openvino_int8"],
+    "PyTorch fp32": ["torch_fp32"],
+}
+
+
+def readme_table(rows: Sequence[dict[str, Any]]) -> str:
+    """CPU milliseconds by model: our forms, then the other runtimes in their faster variants, as a Markdown table."""
+    wanted = [r for r in rows if r["bench"] == "models" and r["threads"] == 1 and r["isa"] != "avx2"]
+    forms = [form for form in (*FORMS, *HEADLINE_FORMS) if any(row["form"] == form for row in wanted)]
+    forms = list(dict.fromkeys(forms))
+    lines = ["model | input | " + " | ".join([*forms, *_README_PEERS])]
+    lines.append(" | ".join(["---"] * (2 + len(forms) + len(_README_PEERS))))
+    for model, shape in dict.fromkeys((row["model"], row["shape"]) for row in wanted):
+        found = {row["form"]: row for row in wanted if row["model"] == model}
+        cells = [_ms([found[form]["ours_us"]] if form in found else []) for form in forms]
+        peers = next(iter(found.values()))["peers"]
+        cells += [_ms([peers[name] for name in names if name in peers]) for names in _README_PEERS.values()]
+        lines.append(" | ".join([model, shape.replace("x", " x "), *cells]))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def _ms(microseconds: Sequence[float]) -> str:
+    return f"{min(microseconds) / 1e3:.3g}" if microseconds else ""
+
+
 def update_readme(readme: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Replaces what stands between the two `models` comments of the README by the table."""
     text = readme.read_text(encoding="utf-8")
@@ -171,7 +201,7 @@ def update_readme(readme: Path, rows: Sequence[dict[str, Any]]) -> None:
     _, closed, after = rest.partition("<!-- /models -->")
     if not found or not closed:
         raise ValueError(f"{readme}: no lines '<!-- models -->' and '<!-- /models -->'")
-    readme.write_text(f"{before}{found}{table(rows)}\n{closed}{after}", encoding="utf-8")
+    readme.write_text(f"{before}{found}{readme_table(rows)}\n{closed}{after}", encoding="utf-8")
 
 
 def _one_network(network: Network, options: argparse.Namespace, isa: str, threads: int, seconds: float) -> None:
@@ -185,12 +215,10 @@ def _one_network(network: Network, options: argparse.Namespace, isa: str, thread
     print(f"\n{network.name} {network.shape}, {isa}, {threads} thread(s)\n{table(rows)}", file=text, flush=True)
     if threads > 1:
         print("speedup: " + ", ".join(f"{row['form']} {row['speedup']:.2f}" for row in rows), file=text, flush=True)
-    if options.readme and network.name == README_MODEL and threads == 1 and isa != "avx2":
-        update_readme(options.readme, rows)
     if threads == 1 and network.name == HEADLINE:
         rows.append(headline(network, isa))
         print(json.dumps(rows[-1]), file=text, flush=True)
-    if threads == 1 and network.name == README_MODEL:
+    if threads == 1 and network.name == LOADED_MODEL:
         rows.append(loading(network, "gain-v4", isa))
         print(json.dumps(rows[-1]), file=text, flush=True)
     results.merge(options.output, rows, skipped, {"avx2": variants.UNLIMITED} if isa == "avx2" else None)
@@ -210,11 +238,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--minutes", type=float, default=5, help="for each ISA and number of threads: start no more")
     parser.add_argument("--output", type=Path, default=results.FOLDER / "models.json")
-    parser.add_argument("--readme", type=Path, help="put MiniLM's table between the `models` comments of this file")
+    parser.add_argument("--readme", type=Path, help="put the table between the `models` comments of this file")
     options = parser.parse_args(arguments)
     variant = variants.child()
     if variant is None:
-        return variants.run_children("benchmarks.models", options.isa, options.threads, arguments)
+        status = variants.run_children("benchmarks.models", options.isa, options.threads, arguments)
+        if options.readme:
+            update_readme(options.readme, results.load(options.output).get("rows", []))
+        return status
     isa, threads = variant
     harness.pin(threads)
     networks = [network for network in every_network() if re.search(options.only, network.name)]

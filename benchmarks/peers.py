@@ -363,7 +363,8 @@ def _torch_int8(work: Workload) -> dict[str, Maker]:
 def _tvm(work: Workload) -> dict[str, Maker]:
     from benchmarks import tvm_peer
 
-    return {"tuned": tvm_peer.maker(work)}
+    make, schedules = tvm_peer.maker(work)
+    return {f"tuned, best of {schedules} schedules": make}
 
 
 _MAKERS: dict[str, Callable[[Workload], dict[str, Maker]]] = {

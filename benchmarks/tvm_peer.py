@@ -1,6 +1,6 @@
 """TVM as a peer: fp32, tuned by MetaSchedule within a stated budget per layer, weights laid out beforehand.
 
-    python -m benchmarks.tvm_peer [--only REGEX] [--isa avx512] [--seconds N]     tunes the layers of benchmarks.ops
+    python -m benchmarks.tvm_peer [--only REGEX] [--isa avx512] [--seconds N]     tunes what is not yet tuned
 
 Tuning runs in a process of its own, stopped when the processor time of the budget is used up; what it found is kept
 beside the layer's model, and `benchmarks.ops` skips TVM where there is nothing. apache-tvm 0.27 needs apache-tvm-ffi
@@ -58,29 +58,35 @@ def folder_of(work_folder: Path, isa: str) -> Path:
 
 
 def tune(model: Path, folder: Path, isa: str, budget_s: float = BUDGET_S) -> int:
-    """Tunes a model within a budget, on top of what was found before.
+    """Tunes a model until a budget is used up, on top of what was found and spent before.
 
     Args:
         model: ONNX file with static shapes.
         folder: For the database of schedules.
         isa: "avx512" (all that this CPU has) or "avx2".
-        budget_s: Seconds of processor time.
+        budget_s: Seconds of processor time in all.
 
     Returns:
         Schedules measured so far.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    ledger = folder / "spent"
+    budget_s -= float(ledger.read_text()) if ledger.exists() else 0
+    if budget_s < 10:  # starting takes as long
+        return _measured(folder)
     command = [sys.executable, "-m", "benchmarks.tvm_peer", "--tune", str(model), str(folder), isa]
-    deadline = time.monotonic() + 2 * budget_s
+    deadline, used = time.monotonic() + 2 * budget_s, 0.0
     with (folder / "tuning.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         try:
-            while process.poll() is None and _used(process.pid) < budget_s and time.monotonic() < deadline:
+            while process.poll() is None and used < budget_s and time.monotonic() < deadline:
                 time.sleep(0.5)
+                used = max(used, _used(process.pid))
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # with the workers it started
             process.wait()
+    ledger.write_text(f"{used + (float(ledger.read_text()) if ledger.exists() else 0):.1f}\n")
     return _measured(folder)
 
 
@@ -101,11 +107,14 @@ def _used(session: int) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def maker(work: Workload) -> Callable[[], Callable[[], object]]:
+def maker(work: Workload) -> tuple[Callable[[], Callable[[], object]], int]:
     """Opens copies of the tuned model.
 
     Args:
         work: What to run.
+
+    Returns:
+        What opens a copy, and how many schedules the tuning measured.
 
     Raises:
         Skipped: TVM is not installed, or the layer is not tuned.
@@ -140,7 +149,7 @@ def maker(work: Workload) -> Callable[[], Callable[[], object]]:
             calls.append(machine[f"call{number}"])
         return in_turn(calls)
 
-    return make
+    return make, _measured(folder)
 
 
 def _without_other_devices() -> None:
