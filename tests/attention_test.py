@@ -94,6 +94,7 @@ def test_attention(batch, queries, keys, heads, size, value_size, mask, isa, thr
     if quantised:
         attrs["quantised"] = 1
     (ours,) = run_step("attention", [q, k, v, m], attrs, isa=isa, threads=threads)
+    quantised = quantised and queries * (h // hk) >= 4  # fewer: float32 is faster, and allowed
     exact, reach = (reference(q, k, t, m, h, hk, 1 / math.sqrt(size), quantised) for t in (v, np.abs(v)))
     assert_close(ours, exact, reach, h, 1e-3 if quantised else 1e-5)
     if queries == keys:
@@ -221,7 +222,7 @@ def test_packed_heads_too_large_to_quantise_are_refused_at_load():
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("isa", ISAS)
 def test_the_largest_sums_do_not_overflow(isa, sign):
-    q, k = np.ones((1, 3, 511), np.float32), np.full((1, 300, 511), sign, np.float32)
+    q, k = np.ones((1, 5, 511), np.float32), np.full((1, 300, 511), sign, np.float32)
     v = np.full((1, 300, 33), sign, np.float32)
     (ours,) = run_step("attention", [q, k, v], {"num_heads": 1, "scale": 0.01, "quantised": 1}, isa=isa)
-    np.testing.assert_allclose(ours, np.full((1, 3, 33), sign), rtol=1e-6)
+    np.testing.assert_allclose(ours, np.full((1, 5, 33), sign), rtol=1e-6)

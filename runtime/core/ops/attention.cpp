@@ -70,7 +70,7 @@ class Attention : public OpBase {
         for (int64_t unit = begin; unit < end; ++unit)
           key_head(ctx, plan, unit / parts, unit == begin || unit % parts == 0, unit % parts, parts, head);
       };
-      if (quantised_) {
+      if (integer_products(s)) {
         QuantisedHead head(s, options_, *kernels_, &pieces);
         units(head);
       } else {
@@ -92,6 +92,8 @@ class Attention : public OpBase {
 
   bool is_packed() const { return !packed_.empty(); }
   bool few_queries(const HeadShape& shape) const { return shape.queries * (heads_ / kv_heads_) < 4; }
+  /// Quantising keys and values costs as much as a few rows of float products.
+  bool integer_products(const HeadShape& shape) const { return quantised_ && !few_queries(shape); }
 
   Status check_quantised(int64_t size, int64_t keys) const {
     using kernels::attention::kMostFeatures;
@@ -148,7 +150,7 @@ class Attention : public OpBase {
       stride *= mask[d];
     }
     Pieces pieces;
-    if (quantised_) {
+    if (integer_products(*head)) {
       QuantisedHead(*head, options_, *kernels_, &pieces);
     } else {
       FloatHead(*head, options_, few_queries(*head), *kernels_, &pieces);

@@ -210,20 +210,17 @@ void scores(const int16_t* q, const int16_t* panels, int64_t rows, int64_t keys,
     (keys - s > 16 ? multiply_store<2> : multiply_store<1>)(q, pairs, panels, rows, pairs, sums + s, stride);
 }
 
-/// 4095 * 4^x for x <= 0; *largest also sees a NaN, whose weight is nonsense.
+/// 4095 * 4^x for x <= 0, to 3e-6 of its value; *largest also sees a NaN, whose weight is nonsense.
 LUTC_ALWAYS __m512i exponential(__m512 x, __m512i* largest) {
-  const __m512 magic = _mm512_set1_ps(6291456.0f);  // where halves are the unit
-  x = _mm512_max_ps(_mm512_set1_ps(-10.0f), x);     // NaN passes
-  const __m512 shifted = _mm512_add_ps(x, magic);
-  const __m512 f = _mm512_sub_ps(x, _mm512_sub_ps(shifted, magic));
-  __m512 y = _mm512_set1_ps(attention::kExp4[attention::kExpDegree]);
-#pragma GCC unroll 4
-  for (int degree = attention::kExpDegree - 1; degree >= 0; --degree)
-    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(attention::kExp4[degree]));
+  // 4^x = 4^f 2^n: f in [0, 1/2) is what is left above a multiple n / 2 of one half. Infinity leaves 0.
+  constexpr int kAboveHalves = 1 << 4 | _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
+  const __m512 f = _mm512_reduce_ps(x, kAboveHalves);
+  __m512 y = _mm512_fmadd_ps(_mm512_set1_ps(886.758667f), f, _mm512_set1_ps(1703.89539f));
+  y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(3954.83228f));
+  y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(5675.70117f));
+  y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(4095.0105f));
   *largest = _mm512_max_epu32(*largest, _mm512_castps_si512(y));
-  // the number of halves sits in the low bits of `shifted`: into y's exponent
-  return _mm512_cvtps_epi32(_mm512_castsi512_ps(
-      _mm512_add_epi32(_mm512_castps_si512(y), _mm512_slli_epi32(_mm512_castps_si512(shifted), 23))));
+  return _mm512_cvtps_epi32(_mm512_scalef_ps(y, _mm512_add_ps(x, x)));  // which takes the whole part of 2 x
 }
 
 /// The scores of a row, as exponents of 4, in place of its sums; returns the largest of each lane.
