@@ -31,8 +31,11 @@ template <int kRows, int kVectors, int kUnroll>
 LUTC_INLINE void multiply(const float* __restrict a, int64_t lda, const float* __restrict b, int64_t k,
                           Block<kRows, kVectors>& out) {
   Float acc[kUnroll][kRows][kVectors];
+#pragma GCC unroll 4
   for (int u = 0; u < kUnroll; ++u)
+#pragma GCC unroll 32
     for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) acc[u][i][v] = V::zero();
   // Three rows share a pointer: base, base + lda, base + 2 lda are x86 addressing modes.
   constexpr int kGroups = (kRows + 2) / 3;
@@ -62,9 +65,12 @@ LUTC_INLINE void multiply(const float* __restrict a, int64_t lda, const float* _
       for (int g = 0; g < kGroups; ++g) row[g] += 1;
     }
   }
+#pragma GCC unroll 32
   for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
       Float s = acc[0][i][v];
+#pragma GCC unroll 4
       for (int u = 1; u < kUnroll; ++u) s = V::add(s, acc[u][i][v]);
       out.acc[i][v] = s;
     }
@@ -121,9 +127,11 @@ LUTC_INLINE void finish(Block<kRows, kVectors>& block, const Tile& tile, const E
     if (separate) activate_tile(kMaths, tile, kRows, e, e.residual);
     return;
   }
+  // Every index of the block is a constant, or it would have to lie in memory.
+#pragma GCC unroll 4
   for (int v = 0; v < kVectors; ++v) {
     const int64_t columns = tile.columns - v * W;
-    if (columns <= 0) break;
+    if (columns <= 0) continue;
     const Float bias = last && e.column_bias != nullptr ? load_columns(e.column_bias + v * W, columns) : V::zero();
 #pragma GCC unroll 32
     for (int i = 0; i < kRows; ++i) {
@@ -198,10 +206,10 @@ void gemm(const float* a, int64_t lda, const float* packed, int64_t m, int64_t n
   if (chunk < 1) chunk = 1;
   alignas(64) float copy[kBlockRows * (kDepth + 16)];
   const int64_t copy_stride = kDepth + 16;
-  for (int64_t k0 = 0; k0 < k || k0 == 0; k0 += depth) {
-    const int64_t kd = min_of(depth, k - k0);
-    for (int64_t j0 = 0; j0 < panels; j0 += chunk) {
-      const int64_t j1 = min_of(panels, j0 + chunk);
+  for (int64_t j0 = 0; j0 < panels; j0 += chunk) {
+    const int64_t j1 = min_of(panels, j0 + chunk);
+    for (int64_t k0 = 0; k0 < k || k0 == 0; k0 += depth) {
+      const int64_t kd = min_of(depth, k - k0);
       for (int64_t i = 0; i < m; i += block_rows) {
         const int64_t rows = min_of(block_rows, m - i);
         const float* block = a + i * lda + k0;
@@ -224,8 +232,8 @@ void gemm(const float* a, int64_t lda, const float* packed, int64_t m, int64_t n
           function(block, stride, packed + column * k + k0 * kPanel, kd, t, at);
         }
       }
+      if (k == 0) break;
     }
-    if (k == 0) break;
   }
 }
 

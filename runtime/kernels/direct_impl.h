@@ -55,8 +55,10 @@ void direct_block(const DirectCall& call, const float* w, int64_t row, int64_t f
     x[v] = call.x + places[v];
   }
   Block<kRows, kVectors> block;
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
     const Float start = e.row_bias == nullptr ? V::zero() : V::set1(e.row_bias[row + r]);
+#pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) block.acc[r][v] = start;
   }
   accumulate<kRows, kVectors>(x, call.offsets, call.terms, w, block);
@@ -66,7 +68,9 @@ void direct_block(const DirectCall& call, const float* w, int64_t row, int64_t f
   const Float floor = V::set1(relu ? 0.0f : -kInfinity);
   float* y = call.y + row * call.ldy;
   const float* residual = e.residual + row * e.residual_stride;
+  // Every index of the block is a constant, or it would have to lie in memory.
   if (kVectors == 1 && masked) {
+#pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r, y += call.ldy, residual += e.residual_stride) {
       Float sum = block.acc[r][0];
       if (residual_first) sum = V::add(sum, V::load_n(residual, call.positions));
