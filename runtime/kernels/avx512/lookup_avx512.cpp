@@ -55,13 +55,22 @@ void block(const LookupBlock& b) {
   constexpr int kRegisters = kSpill ? kHeld : kN;
   const __m512i ones = _mm512_set1_epi8(1);
   const uint8_t* table = b.table;
-  const uint8_t* ahead = b.prefetch;
+  const uint8_t* ahead = b.prefetch != nullptr ? b.prefetch : b.table;
+  // Up to three lines without a branch that would cloud the loop's end; fewer are fetched twice.
+  const int64_t second = b.prefetch_lines > 1 ? 64 : 0, third = b.prefetch_lines > 2 ? 128 : 0;
+  const int64_t ahead_step = 64 * b.prefetch_lines;
   for (int64_t t = 0; t < b.tap_count; ++t) {
     const uint8_t* codes = b.codes + 4 * b.taps[t];
     const uint8_t* gains = b.gains + 4 * b.taps[t];
     for (int64_t u = 0; u < b.units; ++u) {
       // Into level 2 only: misses of level 1 are few at a time, and the codes need them.
-      for (int l = 0; l < b.prefetch_lines; ++l, ahead += 64) _mm_prefetch(ahead, _MM_HINT_T1);
+      _mm_prefetch(ahead, _MM_HINT_T1);
+      _mm_prefetch(ahead + second, _MM_HINT_T1);
+      _mm_prefetch(ahead + third, _MM_HINT_T1);
+      if (b.prefetch_lines > 3) {
+        for (int64_t l = 192; l < ahead_step; l += 64) _mm_prefetch(ahead + l, _MM_HINT_T1);
+      }
+      ahead += ahead_step;
       __m512i tables[kRegisters];
 #pragma GCC unroll 6
       for (int n = 0; n < kRegisters; ++n) tables[n] = load_table<K>(table + n * 4 * K);
