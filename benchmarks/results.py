@@ -12,6 +12,11 @@ from benchmarks.harness import machine
 
 FOLDER = Path("benchmarks/results")
 
+_METHOD = (
+    "interleaved rounds in one process pinned to as many cores as it has threads; medians, spreads are interquartile "
+    "ranges; one thread: CPU time of the process, more: wall time; a ratio is the median of the rounds' ratios"
+)
+
 _KEY = ("bench", "model", "op", "shape", "form", "isa", "threads", "tables_in", "axis", "at")
 
 
@@ -34,7 +39,7 @@ def merge(
     kept = [new.pop(_key(row), row) for row in found.get("rows", [])]
     result = {
         "machine": machine(),
-        "notes": {**found.get("notes", {}), **(notes or {})},
+        "notes": {"method": _METHOD, **found.get("notes", {}), **(notes or {})},
         "skipped": {**found.get("skipped", {}), **(skipped or {})},
         "rows": kept + list(new.values()),
     }
