@@ -125,6 +125,17 @@ def test_of_model_sizes(isa, threads, channels, outputs, size, kernel, group, st
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("pads", [[0, 0, 0, 0], [1, 0, 2, 3], [2, 5, 2, 0]])
+def test_images_of_several_bands_and_tiles(isa, threads, stride, pads):
+    attrs = {"strides": [stride, stride], "dilations": [2, 1], "pads": pads, "activation": "relu"}
+    check(normal(1, 1, 3, 97, 101), weights(2, 7, 3, 3, 4), attrs, isa=isa, threads=threads, residual=True)
+    x = normal(1, 1, 66, 70, 61)
+    check(x, weights(2, 13, 66, 1, 1), {"strides": [stride, 1], "activation": "silu"}, isa=isa, threads=threads)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_sums_reach_the_limit(isa):
     """The largest depth the limit allows, all products of one sign: about 2^31."""
     x, w = np.full((1, 133144, 1, 1), 3, np.float32), np.full((2, 133144, 1, 1), -127, np.int8)
