@@ -8,8 +8,6 @@
 
 #include <immintrin.h>
 
-#include "kernels/avx2/transpose.h"
-
 namespace lutc::kernels {
 namespace {
 
@@ -225,36 +223,63 @@ LUTC_INLINE __m256i first_lanes(int64_t n) {
                             _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
-LUTC_INLINE __m256 finish(const FinishBlock& f, __m256 y, __m256i mask, int64_t at) {
-  if (f.residual != nullptr && f.residual_first) y = _mm256_add_ps(y, _mm256_maskload_ps(f.residual + at, mask));
+/// read(p): eight floats, or those that exist.
+template <class Read>
+LUTC_INLINE __m256 finish(const FinishBlock& f, __m256 y, int64_t at, const Read& read) {
+  if (f.residual != nullptr && f.residual_first) y = _mm256_add_ps(y, read(f.residual + at));
   if (f.relu) y = _mm256_max_ps(y, _mm256_setzero_ps());
-  if (f.residual != nullptr && !f.residual_first) y = _mm256_add_ps(y, _mm256_maskload_ps(f.residual + at, mask));
+  if (f.residual != nullptr && !f.residual_first) y = _mm256_add_ps(y, read(f.residual + at));
   return y;
 }
 
-void finish_rows(const FinishBlock& f) {
-  for (int64_t n0 = 0; n0 < f.columns; n0 += 8) {
-    const int64_t columns = f.columns - n0;
-    const __m256i mask = first_lanes(columns);
-    const __m256 scale = _mm256_maskload_ps(f.scale + n0, mask), bias = _mm256_maskload_ps(f.bias + n0, mask);
-    for (int64_t r0 = 0; r0 < f.rows; r0 += 8) {
-      __m256i v[8];
-      for (int n = 0; n < 8; ++n) v[n] = load(f.acc + (n0 + (n < columns ? n : 0)) * f.acc_stride + r0);
-      transpose8(v);
-      const int64_t rows = f.rows - r0;
-#pragma GCC unroll 8
-      for (int r = 0; r < 8; ++r) {
-        if (r < rows) {
-          const int64_t at = (r0 + r) * f.y_stride + n0;
-          const __m256 y = finish(f, _mm256_fmadd_ps(_mm256_cvtepi32_ps(v[r]), scale, bias), mask, at);
-          if (columns >= 8) {
-            _mm256_storeu_ps(f.y + at, y);
-          } else {
-            _mm256_maskstore_ps(f.y + at, mask, y);
-          }
-        }
-      }
+/// Rows 0 .. 3 of eight columns, or of the first `columns` and repetitions.
+LUTC_INLINE void load_four_rows(const int32_t* acc, int64_t stride, int64_t columns, __m256 (&rows)[4]) {
+  __m256d pairs[4];
+  const auto column = [&](int64_t n) { return acc + (n < columns ? n : 0) * stride; };
+  const auto both = [&](int64_t n) {  // columns n and n + 4
+    const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(column(n)));
+    const __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i*>(column(n + 4)));
+    return _mm256_castsi256_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1));
+  };
+  for (int i = 0; i < 2; ++i) {
+    const __m256 a = both(2 * i), b = both(2 * i + 1);
+    pairs[i] = _mm256_castps_pd(_mm256_unpacklo_ps(a, b));
+    pairs[2 + i] = _mm256_castps_pd(_mm256_unpackhi_ps(a, b));
+  }
+  for (int i = 0; i < 2; ++i) {
+    rows[2 * i] = _mm256_castpd_ps(_mm256_unpacklo_pd(pairs[2 * i], pairs[2 * i + 1]));
+    rows[2 * i + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(pairs[2 * i], pairs[2 * i + 1]));
+  }
+}
+
+/// Up to four rows of up to eight columns from (row, column) on; kWhole: of eight.
+template <bool kWhole>
+LUTC_INLINE void finish_rows_part(const FinishBlock& f, int64_t row, int64_t column) {
+  const int64_t rows = f.rows - row, columns = f.columns - column;
+  const __m256i mask = first_lanes(columns);
+  const auto read = [&](const float* p) { return kWhole ? _mm256_loadu_ps(p) : _mm256_maskload_ps(p, mask); };
+  const __m256 scale = read(f.scale + column), bias = read(f.bias + column);
+  __m256 v[4];
+  load_four_rows(f.acc + column * f.acc_stride + row, f.acc_stride, kWhole ? 8 : columns, v);
+#pragma GCC unroll 4
+  for (int r = 0; r < 4; ++r) {
+    if (r >= rows) break;
+    const int64_t at = (row + r) * f.y_stride + column;
+    const __m256 sum = _mm256_cvtepi32_ps(_mm256_castps_si256(v[r]));
+    const __m256 y = finish(f, _mm256_fmadd_ps(sum, scale, bias), at, read);
+    if constexpr (kWhole) {
+      _mm256_storeu_ps(f.y + at, y);
+    } else {
+      _mm256_maskstore_ps(f.y + at, mask, y);
     }
+  }
+}
+
+void finish_rows(const FinishBlock& f) {
+  for (int64_t row = 0; row < f.rows; row += 4) {
+    int64_t n = 0;
+    for (; n + 8 <= f.columns; n += 8) finish_rows_part<true>(f, row, n);
+    if (n < f.columns) finish_rows_part<false>(f, row, n);
   }
 }
 
@@ -265,7 +290,8 @@ void finish_planes(const FinishBlock& f) {
       const __m256i mask = first_lanes(f.rows - r);
       const __m256 acc = _mm256_cvtepi32_ps(_mm256_maskload_epi32(f.acc + n * f.acc_stride + r, mask));
       const int64_t at = n * f.y_stride + r;
-      const __m256 y = finish(f, _mm256_fmadd_ps(acc, scale, bias), mask, at);
+      const auto read = [&](const float* p) { return _mm256_maskload_ps(p, mask); };
+      const __m256 y = finish(f, _mm256_fmadd_ps(acc, scale, bias), at, read);
       if (f.rows - r >= 8) {
         _mm256_storeu_ps(f.y + at, y);
       } else {
