@@ -130,6 +130,10 @@ struct FinishBlock {
   const float* residual = nullptr;
   float* y = nullptr;
   int64_t y_stride = 0;  ///< of y and residual
+  /// Planes only, where LookupKernels::plane_lines: this many lines of `rows` elements each, `acc_line_step` apart in
+  /// acc and following each other in y and residual.
+  int64_t lines = 1;
+  int64_t acc_line_step = 0;
 };
 
 /// Rows of a small batch on the canonical table: acc[n] = sum over c of gain[c] * table[c][code[c]][n].
@@ -173,6 +177,7 @@ struct LookupKernels {
   /// acc -> float(acc) * scale + bias in place, so that an activation can run over a whole tile before finish_rows()
   /// (rows up to a multiple of panel_rows are written). Null: finish_rows() knows no `scaled`.
   void (*scale_columns)(const FinishBlock& block) = nullptr;
+  bool plane_lines = false;  ///< finish_planes() takes many lines at once
 };
 
 const LookupKernels* lookup_kernels(Isa isa);

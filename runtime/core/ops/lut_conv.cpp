@@ -385,7 +385,12 @@ class LutConv final : public LutConsumer {
     f.relu = activation_ == kernels::Activation::kRelu;
     f.residual_first = residual_first_;
     f.y_stride = plane;
-    for (int64_t r = 0; r < (merged ? 1 : rows); ++r) {
+    const bool at_once = merged || (kernels_->plane_lines && is_simple());
+    if (at_once && !merged) {
+      f.lines = rows;
+      f.acc_line_step = e.plane_width;
+    }
+    for (int64_t r = 0; r < (at_once ? 1 : rows); ++r) {
       const int64_t at = (image * outputs_ + column) * plane + (row + r) * e.out_width;
       f.acc = acc + r * e.plane_width;
       f.y = job.y + at;

@@ -218,16 +218,32 @@ void finish_rows(const FinishBlock& f) {
   plain ? finish_tile<false, true>(f) : finish_tile<false, false>(f);
 }
 
-void finish_planes(const FinishBlock& f) {
-  for (int64_t n = 0; n < f.columns; ++n) {
-    const __m512 scale = _mm512_set1_ps(f.scale[n]), bias = _mm512_set1_ps(f.bias[n]);
-    for (int64_t r = 0; r < f.rows; r += 16) {
-      const __mmask16 mask = first_lanes(f.rows - r);
-      const __m512 acc = _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(mask, f.acc + n * f.acc_stride + r));
-      const int64_t at = n * f.y_stride + r;
-      _mm512_mask_storeu_ps(f.y + at, mask, finish(f, _mm512_fmadd_ps(acc, scale, bias), mask, at));
+template <bool kPlain>
+void finish_lines(const FinishBlock& f) {
+  const FinishBlock g = f;  // or gcc reads it again after every store
+  const int64_t whole = g.rows / 16 * 16;
+  const __mmask16 rest = static_cast<__mmask16>((1u << (g.rows - whole)) - 1);
+  for (int64_t n = 0; n < g.columns; ++n) {
+    const __m512 scale = _mm512_set1_ps(g.scale[n]), bias = _mm512_set1_ps(g.bias[n]);
+    for (int64_t line = 0; line < g.lines; ++line) {
+      const int32_t* acc = g.acc + n * g.acc_stride + line * g.acc_line_step;
+      const int64_t at = n * g.y_stride + line * g.rows;
+      const auto value = [&](int64_t r, __m512i sums, __mmask16 mask) {
+        const __m512 y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), scale, bias);
+        return kPlain ? y : finish(g, y, mask, at + r);
+      };
+      for (int64_t r = 0; r < whole; r += 16)
+        _mm512_storeu_ps(g.y + at + r, value(r, _mm512_loadu_si512(acc + r), 0xffff));
+      if (rest != 0) {
+        const __m512i sums = _mm512_maskz_loadu_epi32(rest, acc + whole);
+        _mm512_mask_storeu_ps(g.y + at + whole, rest, value(whole, sums, rest));
+      }
     }
   }
+}
+
+void finish_planes(const FinishBlock& f) {
+  f.residual == nullptr && !f.relu ? finish_lines<true>(f) : finish_lines<false>(f);
 }
 
 }  // namespace
@@ -255,6 +271,7 @@ const LookupKernels kLookupAvx512 = {
     finish_planes,
     gather_row_avx512,
     scale_columns,
+    /*plane_lines=*/true,
 };
 
 }  // namespace lutc::kernels
