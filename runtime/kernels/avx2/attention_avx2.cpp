@@ -68,6 +68,8 @@ LUTC_ALWAYS __m256i quantise16(const float* x, int64_t left, __m256 factor) {
                 _mm256_cvtps_epi32(_mm256_max_ps(_mm256_mul_ps(b, factor), least)));
 }
 
+LUTC_ALWAYS void store8(int16_t* to, __m256i v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), v); }
+
 void quantise_rows(const float* x, int64_t stride, int64_t rows, int64_t d, int16_t* q, float* steps) {
   const int64_t pairs = (d + 1) / 2;
   for (int64_t first = 0; first < rows; first += 8) {
@@ -80,14 +82,16 @@ void quantise_rows(const float* x, int64_t stride, int64_t rows, int64_t d, int1
       const float* row = x + (first + r) * stride;
       int16_t* to = q + (first + r) * 2 * pairs;
       for (int64_t i = 0; i < d; i += 16) {
-        _mm256_maskstore_epi32(reinterpret_cast<int*>(to + i), first_lanes(pairs - i / 2),
-                               quantise16(row + i, d - i, _mm256_set1_ps(factors[r])));
+        const __m256i v = quantise16(row + i, d - i, _mm256_set1_ps(factors[r]));
+        if (pairs - i / 2 >= 8) {
+          store8(to + i, v);
+        } else {  // some CPUs are slow at this
+          _mm256_maskstore_epi32(reinterpret_cast<int*>(to + i), first_lanes(pairs - i / 2), v);
+        }
       }
     }
   }
 }
-
-LUTC_ALWAYS void store8(int16_t* to, __m256i v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), v); }
 
 void pack_keys(const float* k, int64_t stride, int64_t keys, int64_t d, float scale, int16_t* panels, float* steps) {
   const int64_t pairs = (d + 1) / 2, padded = (keys + kPanel - 1) / kPanel * kPanel;
@@ -139,9 +143,10 @@ LUTC_ALWAYS void multiply(const int16_t* a, int64_t stride, const int16_t* panel
                           __m256i (&acc)[kRows][kVectors]) {
   // Rows are reached from every third one: base, base + stride, base + 2 stride are addresses of one instruction.
   constexpr int kBases = (kRows + 2) / 3;
-  const int32_t* base[kBases];
+  typedef int32_t Pair __attribute__((may_alias));
+  const Pair* base[kBases];
 #pragma GCC unroll 2
-  for (int i = 0; i < kBases; ++i) base[i] = reinterpret_cast<const int32_t*>(a) + 3 * i * stride;
+  for (int i = 0; i < kBases; ++i) base[i] = reinterpret_cast<const Pair*>(a) + 3 * i * stride;
 #pragma GCC unroll 6
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
@@ -290,12 +295,16 @@ void mix_panel(const int16_t* weights, int64_t weight_stride, const int16_t* pan
     for (int64_t r = 0; r < rows; ++r) {
       const __m256 inverse = _mm256_set1_ps(inverses[r]);
       for (int c = 0; c < kVectors; ++c) {
-        const __m256i m = c + 1 < kVectors ? _mm256_set1_epi32(-1) : lanes;
+        const bool full = c + 1 < kVectors || d >= 8 * kVectors;
         float* to = y + r * y_stride + 8 * c;
         __m256 sum = _mm256_cvtepi32_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(sums + r * kPanel + 8 * c)));
-        if (p != 0) sum = _mm256_add_ps(sum, _mm256_maskload_ps(to, m));
+        if (p != 0) sum = _mm256_add_ps(sum, load8(to, d - 8 * c));
         if (p + kBlock >= pairs) sum = _mm256_mul_ps(sum, _mm256_mul_ps(_mm256_loadu_ps(steps + 8 * c), inverse));
-        _mm256_maskstore_ps(to, m, sum);
+        if (full) {
+          _mm256_storeu_ps(to, sum);
+        } else {
+          _mm256_maskstore_ps(to, lanes, sum);
+        }
       }
     }
   }

@@ -155,9 +155,10 @@ LUTC_ALWAYS void multiply(const int16_t* a, int64_t stride, const int16_t* panel
                           __m512i (&acc)[kRows][kVectors]) {
   // Rows are reached from every third one: base, base + stride, base + 2 stride are addresses of one instruction.
   constexpr int kBases = (kRows + 2) / 3;
-  const int32_t* base[kBases];
+  typedef int32_t Pair __attribute__((may_alias));
+  const Pair* base[kBases];
 #pragma GCC unroll 4
-  for (int i = 0; i < kBases; ++i) base[i] = reinterpret_cast<const int32_t*>(a) + 3 * i * stride;
+  for (int i = 0; i < kBases; ++i) base[i] = reinterpret_cast<const Pair*>(a) + 3 * i * stride;
 #pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
