@@ -7,16 +7,14 @@
 
 #include <cstring>
 
+#include "kernels/avx2/encode_codebook.h"
 #include "kernels/avx2/lookup_avx2.h"
 #include "kernels/avx2/transpose.h"
 
 namespace lutc::kernels {
 namespace {
 
-#define LUTC_INLINE __attribute__((always_inline)) inline
-
 constexpr int kRows = 32;
-constexpr int kVectors = 4;  ///< of 8 rows
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -45,8 +43,6 @@ Scratch carve(const EncodeView& e, void* memory) {
   s.features = reinterpret_cast<__m256i*>(p);
   return s;
 }
-
-LUTC_INLINE __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 
 LUTC_INLINE __m256i first_lanes(int64_t n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n > 8 ? 8 : n)),
@@ -174,16 +170,6 @@ void input_slots_of_rows(const EncodeView& e, const int8_t* q, int64_t stride, _
   }
 }
 
-/// Int16 pairs (0, 2) and (1, 3) of the bytes of a lane.
-LUTC_INLINE __m256i even_pair(__m256i bytes) { return _mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8); }
-LUTC_INLINE __m256i odd_pair(__m256i bytes) { return _mm256_srai_epi16(bytes, 8); }
-
-LUTC_INLINE __m256i broadcast(const void* p) {
-  int32_t v;
-  std::memcpy(&v, p, 4);
-  return _mm256_set1_epi32(v);
-}
-
 /// kN columns of a block: p = q * matrix for 32 rows.
 template <int kN>
 LUTC_INLINE void product(const __m256i* slots, int64_t count, const int8_t* matrix, __m256i (&acc)[kN][kVectors]) {
@@ -236,63 +222,6 @@ void project(const EncodeView& e, const __m256i* slots, __m256i* features) {
   }
 }
 
-/// One codebook of 16 rows (two vectors): codes, and in the gain form gains, as int32 lanes.
-template <int kSlots, bool kGain>
-LUTC_INLINE void encode_codebook(int entries, const __m256i* slots, const uint8_t* directions, const int32_t* start,
-                                 float mul, float limit, __m256i* code, __m256i* gain) {
-  __m256i even[2][kSlots], odd[2][kSlots], best[2];
-#pragma GCC unroll 2
-  for (int g = 0; g < 2; ++g) {
-#pragma GCC unroll 8
-    for (int s = 0; s < kSlots; ++s) {
-      const __m256i q = _mm256_load_si256(slots + s * kVectors + g);
-      even[g][s] = even_pair(q);
-      odd[g][s] = odd_pair(q);
-    }
-    best[g] = _mm256_set1_epi32(INT32_MIN);
-  }
-  for (int k = 0; k < entries; ++k) {
-    const __m256i rank = broadcast(start + k);
-    __m256i score[2];
-#pragma GCC unroll 8
-    for (int s = 0; s < kSlots; ++s) {
-      const __m256i e = broadcast(directions + 128 * s + 4 * k), o = broadcast(directions + 128 * s + 64 + 4 * k);
-#pragma GCC unroll 2
-      for (int g = 0; g < 2; ++g) {
-        const __m256i sum = _mm256_add_epi32(_mm256_madd_epi16(even[g][s], e), _mm256_madd_epi16(odd[g][s], o));
-        score[g] = s == 0 ? sum : _mm256_add_epi32(score[g], sum);
-      }
-    }
-#pragma GCC unroll 2
-    for (int g = 0; g < 2; ++g) {
-      if constexpr (kGain) score[g] = _mm256_abs_epi32(score[g]);
-      best[g] = _mm256_max_epi32(best[g], _mm256_add_epi32(score[g], rank));
-    }
-  }
-#pragma GCC unroll 2
-  for (int g = 0; g < 2; ++g) {
-    code[g] = _mm256_andnot_si256(best[g], _mm256_set1_epi32(15));
-    if constexpr (kGain) {
-      // The winner's score once more, with its sign.
-      const __m256i upper = _mm256_slli_epi32(code[g], 28);  // bit 3 of the code to the sign bit
-      __m256i score = _mm256_setzero_si256();
-#pragma GCC unroll 8
-      for (int s = 0; s < kSlots; ++s) {
-        const auto winner = [&](const uint8_t* table) {
-          const __m256 low = _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(load(table), code[g]));
-          const __m256 high = _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(load(table + 32), code[g]));
-          return _mm256_castps_si256(_mm256_blendv_ps(low, high, _mm256_castsi256_ps(upper)));
-        };
-        score = _mm256_add_epi32(score, _mm256_madd_epi16(even[g][s], winner(directions + 128 * s)));
-        score = _mm256_add_epi32(score, _mm256_madd_epi16(odd[g][s], winner(directions + 128 * s + 64)));
-      }
-      __m256 value = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_srai_epi32(score, 4)), _mm256_set1_ps(mul));
-      value = _mm256_min_ps(_mm256_max_ps(value, _mm256_set1_ps(-limit)), _mm256_set1_ps(limit));
-      gain[g] = _mm256_cvtps_epi32(value);
-    }
-  }
-}
-
 template <bool kGain>
 void score(const EncodeView& e, const __m256i* slots, uint8_t* panel) {
   const float limit = static_cast<float>(e.gain_limit);
@@ -312,24 +241,12 @@ void score(const EncodeView& e, const __m256i* slots, uint8_t* panel) {
       const int used = e.slot_count[c];
       const int32_t* start = e.start + 16 * c;
       const float mul = e.gain_mul[c];
-      for (int g = 0; g < kVectors; g += 2) {
-        switch (used) {
-          case 1:
-            encode_codebook<1, kGain>(e.entries, slots + g, directions, start, mul, limit, code + g, gain + g);
-            break;
-          case 2:
-            encode_codebook<2, kGain>(e.entries, slots + g, directions, start, mul, limit, code + g, gain + g);
-            break;
-          case 3:
-            encode_codebook<3, kGain>(e.entries, slots + g, directions, start, mul, limit, code + g, gain + g);
-            break;
-          case 4:
-            encode_codebook<4, kGain>(e.entries, slots + g, directions, start, mul, limit, code + g, gain + g);
-            break;
-          default:
-            encode_codebook<8, kGain>(e.entries, slots + g, directions, start, mul, limit, code + g, gain + g);
-            break;
-        }
+      if (used == 1 && is_pair(directions)) {
+        encode_pair<kGain>(e.entries, slots, directions, start, mul, limit, code, gain);
+      } else if (used == 1) {
+        encode_codebook<1, kGain, 4>(e.entries, slots, directions, start, mul, limit, code, gain);
+      } else {
+        encode_long<kGain>(used, e.entries, slots, directions, start, mul, limit, code, gain);
       }
       slots += used * kVectors;
       directions += 128 * used;
