@@ -204,13 +204,15 @@ def test_no_keys_give_zeros(quantised):
         ([(1, 2, 6), (1, 2, 6), (1, 3, 6)], {"num_heads": 2, "scale": 1.0}),
         ([(1, 2, 6), (1, 2, 6), (1, 2, 6)], {"num_heads": 2, "scale": 1.0, "quantised": 2}),
         ([(1, 2, 512), (1, 2, 512), (1, 2, 512)], {"num_heads": 1, "scale": 1.0, "quantised": 1}),
+        ([(1, 2, 0), (1, 2, 0), (1, 2, 0)], {"num_heads": 1 << 62, "scale": 1.0}),
+        ([(1, 1 << 41, 0), (1, 1 << 41, 0), (1, 1 << 41, 0)], {"num_heads": 1, "scale": 1.0}),
         ([(1, 2, 6), (1, 2, 6), (1, 2, 6), (3, 1)], {"num_heads": 2, "scale": 1.0}),
         ([(1, 2, 6), (1, 2, 6), (1, 2, 6), (1, 1, 1, 1, 2)], {"num_heads": 2, "scale": 1.0}),
     ],
 )
 def test_what_does_not_fit_is_refused(shapes, attrs):
     with pytest.raises(Exception, match="step 'step'"):
-        run_step("attention", [normal(1, *shape) for shape in shapes], attrs)
+        run_step("attention", [np.zeros(shape, np.float32) for shape in shapes], attrs)
 
 
 def test_packed_heads_too_large_to_quantise_are_refused_at_load():

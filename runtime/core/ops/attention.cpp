@@ -20,8 +20,8 @@ class Attention : public OpBase {
     LUTC_RETURN_IF_ERROR(all_f32());
     heads_ = def_.attrs.get_int("num_heads", 0);
     kv_heads_ = def_.attrs.get_int("kv_num_heads", heads_);
-    if (heads_ < 1 || kv_heads_ < 1 || heads_ % kv_heads_ != 0)
-      return invalid("num_heads must be positive and a multiple of kv_num_heads");
+    if (heads_ < 1 || kv_heads_ < 1 || heads_ > kMostHeads || heads_ % kv_heads_ != 0)
+      return invalid("num_heads must be positive, at most 2^20, and a multiple of kv_num_heads");
     if (!def_.attrs.has("scale")) return invalid("the attribute scale is missing");
     options_.scale = static_cast<float>(def_.attrs.get_float("scale", 1.0));
     options_.guarded = def_.attrs.get_int("guarded", 0) != 0;
@@ -90,6 +90,9 @@ class Attention : public OpBase {
     bool masked;
   };
 
+  // Where a width is zero, no memory bounds the other sizes: products of these do not overflow.
+  static constexpr int64_t kMostHeads = int64_t{1} << 20, kMostPositions = int64_t{1} << 40;
+
   bool is_packed() const { return !packed_.empty(); }
   bool few_queries(const HeadShape& shape) const { return shape.queries * (heads_ / kv_heads_) < 4; }
   /// Quantising keys and values costs as much as a few rows of float products.
@@ -133,6 +136,7 @@ class Attention : public OpBase {
       return invalid("q " + q.to_string() + ", k " + k.to_string() + " and v " + v.to_string() + " do not fit " +
                      std::to_string(heads_) + " and " + std::to_string(kv_heads_) + " heads");
     }
+    if (q[1] > kMostPositions || k[1] > kMostPositions) return unsupported("attention over more than 2^40 positions");
     plan->batch = q[0];
     head->queries = q[1];
     head->keys = k[1];

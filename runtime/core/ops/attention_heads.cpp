@@ -94,9 +94,9 @@ void FloatHead::block(const float* q, const HeadMask& mask, int64_t first, int64
 QuantisedHead::QuantisedHead(const HeadShape& shape, const HeadOptions& options, const kernels::KernelTable& kernels,
                              Pieces* pieces)
     : kernels_(kernels::attention_kernels(kernels.isa)), shape_(shape), options_(options) {
-  // Few enough rows that their scores stay in a level 1 cache, enough that what one phase stores has left the store
-  // queue when the next phase reads it.
-  constexpr int64_t kBlockScores = 24 * 128;
+  // Few enough rows that their scores stay near, enough that what one phase stores has left the store queue when the
+  // next phase reads it.
+  constexpr int64_t kBlockScores = 48 * 128;
   const int64_t most = std::min(kBlockScores / std::max<int64_t>(shape.keys, 1), kernels::attention::kMostRows);
   block_ = std::max<int64_t>(most / kernels_->block_rows, 1) * kernels_->block_rows;
   const int64_t panel = kernels_->panel, rows = std::min(block_, shape.queries);
