@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.lookup_test import ISAS, make_layer, reference_linear, run_linear
 
@@ -19,3 +21,24 @@ def test_widths(isa, gain_limit, n):
         expected = reference_linear(layer, x).astype(np.float32)
         for threads in (1, 2):
             assert np.array_equal(run_linear(isa, layer, x, "ckn", threads=threads), expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    m=st.integers(1, 9) | st.integers(30, 40),
+    sizes=st.lists(st.integers(1, 32), min_size=1, max_size=40),
+    gain_limit=st.sampled_from([0, 15, 127]),
+    kind=st.sampled_from(["plain", "extreme", "ties", "shuffle", "offset"]),
+    layout=st.sampled_from(["ckn", None]),
+)
+def test_few_rows(isa, seed, m, sizes, gain_limit, kind, layout):
+    """Rows that are encoded one by one, and those at the end of a panel."""
+    rng = np.random.default_rng(seed)
+    layer = make_layer(rng, sum(sizes), sizes, 16, 11, gain_limit, **({} if kind == "plain" else {kind: True}))
+    x = rng.normal(size=(m, sum(sizes))).astype(np.float32)
+    x[rng.random(x.shape) < 0.1] *= 100
+    if m > 1:
+        x[0] = 0
+    assert np.array_equal(run_linear(isa, layer, x, layout), reference_linear(layer, x).astype(np.float32))

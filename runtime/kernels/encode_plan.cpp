@@ -112,6 +112,7 @@ Status EncodePlan::prepare(const EncodeSource& s, DirectionForm form) {
   find_windows(form);
   if (form == DirectionForm::kQuads) find_runs();
   if (s.inputs > 0) {
+    view_.row_by_row = false;
     proj_offset_ = padded(s.proj_offset, s.inputs);
     proj_inv_scale_ = padded(s.proj_inv_scale, s.inputs);
     LUTC_RETURN_IF_ERROR(prepare_projection(s));
@@ -156,7 +157,7 @@ void EncodePlan::lay_out_slots(const EncodeSource& s, DirectionForm form) {
       if (form == DirectionForm::kQuads && !gain) {
         for (int64_t v = 0; v < size; ++v) start -= 128 * s.directions[(c * s.entries + k) * s.width + v];
       }
-      start_[c * 16 + k] = start;
+      start_[c * 16 + (form == DirectionForm::kQuads ? s.entries - 1 - k : k)] = start;
     }
   }
   view_.slots = static_cast<int64_t>(source_.size()) / 4;
@@ -187,6 +188,12 @@ void EncodePlan::find_windows(DirectionForm form) {
 }
 
 void EncodePlan::find_runs() {
+  view_.row_by_row = view_.entries == 16 && std::count(by_angle_.begin(), by_angle_.end(), 1) == 0;
+  for (int64_t slot = 0; slot < view_.slots; ++slot) {
+    const int32_t* source = source_.data() + 4 * slot;
+    for (int i = 1; i < slot_features_[slot]; ++i)
+      if (source[i] != source[0] + i) view_.row_by_row = false;
+  }
   // Which slots hold pairs depends on the runs, and the kernels' other ways to make slots follow.
   std::vector<SlotRun> runs;
   std::vector<uint8_t> forms = slot_features_;

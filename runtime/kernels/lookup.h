@@ -60,6 +60,8 @@ struct EncodeView {
   /// avx512: runs of 16 features of a row that make four slots of bytes or eight of pairs. Null: too far apart.
   const SlotRun* runs = nullptr;
   int64_t run_count = 0;
+  /// avx512: rows can be encoded one by one: K = 16, no search by angle, the features of every slot consecutive.
+  bool row_by_row = false;
   const uint8_t* directions = nullptr;  ///< [slots][direction_bytes of the form]
   const int32_t* start = nullptr;       ///< [C][16] what a score starts at (see EncodePlan)
   const float* gain_mul = nullptr;      ///< [C]

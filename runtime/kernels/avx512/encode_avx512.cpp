@@ -5,12 +5,16 @@
 // with rows contiguous; a projection is an int8 matrix product between two quantise stages.
 #include <cstring>
 
+#include "kernels/avx512/encode_row.h"
 #include "kernels/avx512/encode_slots.h"
 #include "kernels/avx512/intrinsics.h"
 #include "kernels/avx512/lookup_avx512.h"
 
 namespace lutc::kernels {
 namespace {
+
+/// Up to this many rows are encoded one by one (measured).
+constexpr int64_t kSingleRows = 5;
 
 // The inner loop is volatile asm for the same reason as in lookup_avx512.cpp: left alone, gcc hoists the loads of all
 // directions at once and then spills them, and makes constants from general registers.
@@ -48,7 +52,7 @@ template <int kSlots, bool kGain, int kR>
 struct Scorer {
   const Marks& marks;
   const uint8_t* directions;  ///< entry k at place entries - 1 - k
-  const int32_t* start;
+  const int32_t* start;       ///< likewise
   __m512i z[kR][kSlots];
   __m512i init[kR];  ///< gain form: minus 128 times the sum of z
 
@@ -65,8 +69,8 @@ struct Scorer {
     }
   }
 
-  LUTC_INLINE void score(int k, int place, __m512i (&out)[kR]) const {
-    const __m512i first = kGain ? _mm512_setzero_si512() : broadcast(start + k);
+  LUTC_INLINE void score(int place, __m512i (&out)[kR]) const {
+    const __m512i first = kGain ? _mm512_setzero_si512() : broadcast(start + place);
 #pragma GCC unroll 2
     for (int r = 0; r < kR; ++r) out[r] = kGain ? init[r] : first;
 #pragma GCC unroll 8
@@ -84,7 +88,7 @@ struct Scorer {
   template <int kBits>
   LUTC_INLINE void best(int k, int entries, __m512i (&out)[kR]) const {
     if constexpr (kBits == 0) {
-      score(k, entries - 1 - k, out);
+      score(entries - 1 - k, out);
 #pragma GCC unroll 2
       for (int r = 0; r < kR; ++r)
         out[r] = kGain ? _mm512_castps_si512(_mm512_cvtepi32_ps(out[r])) : _mm512_slli_epi32(out[r], 4);
@@ -350,6 +354,15 @@ size_t encode_scratch_avx512(const EncodeView& e) {
 }
 
 void encode_avx512(const EncodeView& e, const EncodeInput& in, uint8_t* panels, int64_t panel_bytes, void* scratch) {
+  if (e.row_by_row && in.rows <= kSingleRows && in.feature_stride == 1) {
+    const Scratch s = carve(e, scratch);
+    for (int64_t r = 0; r < in.rows; ++r) {
+      quantise_any(e.has_offset, in.x + r * in.row_stride, in.row_stride, 1, e.features, e.offset, e.inv_scale, s.rows,
+                   s.row_stride);
+      e.gain_limit > 0 ? score_row<true>(e, s.rows, r, panels) : score_row<false>(e, s.rows, r, panels);
+    }
+    return;
+  }
   in.rows > kRows ? encode_panels<2>(e, in, panels, panel_bytes, scratch)
                   : encode_panels<1>(e, in, panels, panel_bytes, scratch);
 }
