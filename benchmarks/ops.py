@@ -168,8 +168,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def cells(only: str) -> Iterator[tuple[Layer, bool]]:
     """Layer and whether cold, as far as "linear 128x768x768 cold" matches the expression."""
-    for layer in LAYERS:
-        for cold in (False, True) if layer in COLD else (False,):
+    for cold, layers in ((False, LAYERS), (True, COLD)):
+        for layer in layers:
             if re.search(only, f"{layer.op} {layer.shape} {'cold' if cold else 'warm'}"):
                 yield layer, cold
 
@@ -204,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             layer, forms, options.peers.split(","), isa=isa, threads=threads, cold=cold,
             seconds=min(10, 20 * options.minutes / len(todo)),
         )  # fmt: skip
-        skipped = {f"{name} on {layer.op}": reason for name, reason in peers.skipped.items()}
+        skipped = {f"{name} on {layer.shape}": reason for name, reason in peers.skipped.items()}
         results.merge(options.output, rows, skipped, {"avx2": variants.UNLIMITED} if isa == "avx2" else None)
         for name, reason in peers.skipped.items():
             print(f"{name}: skipped, {reason}", file=sys.stderr)

@@ -31,16 +31,21 @@ def merge(
     Args:
         path: The file; made if it is not there, replaced atomically.
         rows: See `benchmarks.harness.row`.
-        skipped: Reasons by peer.
+        skipped: Reasons by "PEER on PLACE", the place being a row's model, or its shape where it has none. They stay
+            until a row of that place has the peer.
         notes: Further facts by name.
     """
-    found = load(path)
+    found, rows = load(path), list(rows)
     new = {_key(row): dict(row) for row in rows}
     kept = [new.pop(_key(row), row) for row in found.get("rows", [])]
+    reasons = {**found.get("skipped", {}), **(skipped or {})}
+    for row in rows:
+        for name in (*row.get("peers", {}), f"our {row['form']}"):
+            reasons.pop(f"{name} on {row.get('model') or row['shape']}", None)
     result = {
         "machine": machine(),
         "notes": {"method": _METHOD, **found.get("notes", {}), **(notes or {})},
-        "skipped": {**found.get("skipped", {}), **(skipped or {})},
+        "skipped": reasons,
         "rows": kept + list(new.values()),
     }
     path.parent.mkdir(parents=True, exist_ok=True)

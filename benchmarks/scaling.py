@@ -86,7 +86,8 @@ def measure(point: Point, isa: str, threads: int, seconds: float) -> tuple[list[
         )
     for row in rows:
         row.update(bench="scaling", axis=point.axis, at=point.at)
-    return rows, peers.skipped
+    place = point.layer.shape if point.layer else point.network.name  # type: ignore[union-attr]
+    return rows, {f"{name} on {place}": reason for name, reason in peers.skipped.items()}
 
 
 def plot(rows: Sequence[dict[str, Any]], axis: str, isa: str, path: Path) -> None:
