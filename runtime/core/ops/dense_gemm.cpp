@@ -22,7 +22,11 @@ void parallel_gemm(RunContext& ctx, const kernels::DenseKernels& dense, const fl
   }
   const int64_t panels = (n + dense.panel_columns - 1) / dense.panel_columns;
   const int64_t blocks = (m + dense.block_rows - 1) / dense.block_rows;
-  if (panels >= 4 * threads || panels >= blocks) {
+  // Rows where each thread gets some blocks: the steps around split rows alike, so that activations stay with their
+  // core (a line that two cores have read costs the next one to write it some 30 ns, one line after the other). Both
+  // then read all weights, which multiply-adds leave time for.
+  const bool by_rows = blocks >= 2 * threads;
+  if (!by_rows && (panels >= 4 * threads || panels >= blocks)) {
     ctx.pool().parallel_for(n, dense.panel_columns, threads, [&](int64_t begin, int64_t end, int) {
       kernels::Epilogue at = epilogue;
       if (at.column_bias != nullptr) at.column_bias += begin;
@@ -30,7 +34,8 @@ void parallel_gemm(RunContext& ctx, const kernels::DenseKernels& dense, const fl
       dense.gemm(a, lda, packed + begin * k, m, end - begin, k, c + begin, ldc, at);
     });
   } else {
-    ctx.pool().parallel_for(m, dense.block_rows, threads, [&](int64_t begin, int64_t end, int) {
+    const int64_t share = by_rows ? (m + threads - 1) / threads : dense.block_rows;
+    ctx.pool().parallel_for(m, share, threads, [&](int64_t begin, int64_t end, int) {
       kernels::Epilogue at = epilogue;
       if (at.row_bias != nullptr) at.row_bias += begin;
       if (at.residual != nullptr) at.residual += begin * at.residual_stride;
