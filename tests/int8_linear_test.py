@@ -122,6 +122,27 @@ def test_odd_numbers_stay_in_their_row(isa, value):
     np.testing.assert_array_equal(got[others], expected[others])
 
 
+@pytest.mark.parametrize("isa", ISAS)
+def test_numbers_whose_inverse_overflows(isa):
+    rng = np.random.default_rng(9)
+    x, parameters = rng.uniform(2e-38, 2e-37, (19, 37)).astype(np.float32), layer(rng, 37, 21)
+    x[3], x[4, 5:], x[5] = 0, 0, -x[5]
+    parameters = parameters[0], np.full(21, 1e38, np.float32), np.zeros(21, np.float32)
+    expected = int8_linear(x, *parameters)
+    assert np.isfinite(expected).all()
+    np.testing.assert_array_equal(run(x, parameters, isa=isa), expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_the_widest_sums(isa):
+    weight = np.full((133144, 3), 127, np.int8)
+    weight[::2, 1], weight[:, 2] = -127, -127
+    parameters = weight, np.full(3, 1e-3, np.float32), np.zeros(3, np.float32)
+    x = np.ones((2, 133144), np.float32)
+    x[1] = -1
+    np.testing.assert_array_equal(run(x, parameters, isa=isa), int8_linear(x, *parameters))
+
+
 def test_a_quantised_weight_is_close():
     rng = np.random.default_rng(7)
     x, weight = rng.normal(size=(64, 256)).astype(np.float32), rng.normal(size=(256, 128)).astype(np.float32)

@@ -34,6 +34,7 @@ def test_linear_body_is_the_definition(seed, lead, features, outputs):
     x = (rng.normal(size=(*lead, features)) * 10.0 ** rng.integers(-4, 4)).astype(np.float32)
     if x.size:
         x.reshape(-1, features)[0] = 0  # a row of zeros gives the bias
+        x.reshape(-1, features)[-1] *= np.float32(1e-38)
     w = rng.integers(-127, 128, (features, outputs)).astype(np.int8)
     s, b = rng.uniform(1e-3, 1, outputs).astype(np.float32), rng.normal(size=outputs).astype(np.float32)
     dims = [f"d{i}" for i in range(len(lead))]

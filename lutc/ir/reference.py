@@ -95,8 +95,9 @@ def lut_conv(x: npt.NDArray[np.float32], p: ConvParameters) -> npt.NDArray[np.fl
 def quantise_rows(x: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
     """Int8Linear's quantised input: int8 [..., D] and the largest magnitude of each row, float32 [..., 1]."""
     largest = np.abs(x).max(axis=-1, keepdims=True)
-    with np.errstate(divide="ignore"):
-        inverse = np.where(largest == 0, np.float32(0), np.float32(127) / largest)
+    with np.errstate(divide="ignore", over="ignore"):
+        finite = np.minimum(np.float32(127) / largest, np.finfo(np.float32).max)
+    inverse = np.where(largest == 0, np.float32(0), finite)
     return np.rint(np.clip(x * inverse, -127, 127)).astype(np.int8), largest
 
 

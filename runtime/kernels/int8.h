@@ -36,8 +36,9 @@ struct Int8Kernels {
   int block_rows;     ///< rows that share a block of packed integers: split rows in multiples of this
   int element_bytes;  ///< of one packed integer: a row takes this times the features, rounded up to a multiple of 4
 
-  /// q[d] = rint(clip(x[d] * inv, -127, 127)) with inv = 127 / a, a the largest |x[d]| (0 where that is 0); steps = a /
-  /// 127, starts = -128 * sum of q. Blocks of rows follow each other; the kernel decides what is in them.
+  /// q[d] = rint(x[d] * inv) with inv = min(127 / a, the largest float), a the largest |x[d]| (inv = 0 where that is
+  /// 0); steps = a / 127, starts = -128 * sum of q, modulo 2^32 as all sums. Blocks of rows follow each other; the
+  /// kernel decides what is in them.
   void (*quantise)(const float* x, int64_t stride, int64_t rows, int64_t features, uint8_t* packed, float* steps,
                    int32_t* starts);
   void (*product)(const Int8Product& product);

@@ -295,7 +295,7 @@ class Int8Conv : public OpBase {
     const int encoders = inputs_ * plan.in_pixels < kParallelWork ? 1 : threads;
     const float largest =
         present(5) ? ctx.input(5).as<float>()[index] : max_abs(ctx, x, inputs_ * plan.in_pixels, scratch, encoders);
-    const float inv = largest > 0.0f ? 127.0f / largest : 0.0f;
+    const float inv = largest > 0.0f ? std::min(127.0f / largest, std::numeric_limits<float>::max()) : 0.0f;
     ctx.pool().parallel_for(units_, 1, encoders, [&](int64_t begin, int64_t end, int worker) {
       float* band = scratch.bands + worker * plan.band_rows * plan.columns.in;
       for (int64_t u = begin; u < end; ++u) quantise(plan, x, u, inv, band, scratch.planes + u * plan.unit_step);

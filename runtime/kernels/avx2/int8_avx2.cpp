@@ -40,11 +40,15 @@ LUTC_INLINE float largest_of(const float* x, int64_t n) {
   return largest;
 }
 
+/// 127 / a, finite, 0 for a row of zeros: no product leaves -127 .. 127.
+LUTC_INLINE float inverse_of(float a) {
+  const float inv = a > 0.0f ? 127.0f / a : 0.0f;
+  return inv < __FLT_MAX__ ? inv : __FLT_MAX__;
+}
+
 /// 8 integers of a row as words, zeros behind its end.
 LUTC_INLINE __m128i quantise8(const float* x, __m256 inv, int64_t left) {
-  const __m256 v = _mm256_mul_ps(load_n(x, left), inv);
-  const __m256i q =
-      _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(v, _mm256_set1_ps(-127.0f)), _mm256_set1_ps(127.0f)));
+  const __m256i q = _mm256_cvtps_epi32(_mm256_mul_ps(load_n(x, left), inv));
   return _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
 }
 
@@ -55,7 +59,7 @@ void quantise(const float* x, int64_t stride, int64_t rows, int64_t features, ui
     const int64_t first = r / kRows * kRows, block = rows - first < kRows ? rows - first : kRows;
     uint8_t* to = packed + first * groups * 8 + (r - first) * 8;
     const float a = largest_of(x, features);
-    const __m256 inv = _mm256_set1_ps(a > 0.0f ? 127.0f / a : 0.0f);
+    const __m256 inv = _mm256_set1_ps(inverse_of(a));
     __m128i sum = _mm_setzero_si128();
     for (int64_t g = 0; g < groups; g += 2, to += 16 * block) {
       const __m128i q = quantise8(x + 4 * g, inv, features - 4 * g);
@@ -66,7 +70,7 @@ void quantise(const float* x, int64_t stride, int64_t rows, int64_t features, ui
     sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
     sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1));
     steps[r] = a / 127.0f;
-    starts[r] = -128 * _mm_cvtsi128_si32(sum);
+    starts[r] = static_cast<int32_t>(-128u * static_cast<uint32_t>(_mm_cvtsi128_si32(sum)));
   }
 }
 

@@ -37,10 +37,14 @@ LUTC_INLINE float largest_of(const float* x, int64_t n) {
   return _mm512_reduce_max_ps(_mm512_max_ps(_mm512_max_ps(a, b), _mm512_max_ps(c, d)));
 }
 
+/// 127 / a, finite, 0 for a row of zeros: no product leaves -127 .. 127.
+LUTC_INLINE float inverse_of(float a) {
+  const float inv = a > 0.0f ? 127.0f / a : 0.0f;
+  return inv < __FLT_MAX__ ? inv : __FLT_MAX__;
+}
+
 LUTC_INLINE __m512i scaled(const float* x, __m512 inv, __mmask16 mask) {
-  const __m512 limit = _mm512_set1_ps(127.0f);
-  const __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, x), inv);
-  return _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(v, _mm512_set1_ps(-127.0f)), limit));
+  return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(mask, x), inv));
 }
 
 /// 64 integers of a row in order, zeros behind its end.
@@ -63,7 +67,7 @@ void quantise_block(const float* x, int64_t stride, int rows, int64_t features, 
   float inv[kRows] = {};
   for (int r = 0; r < rows; ++r) {
     const float a = largest_of(x + r * stride, features);
-    inv[r] = a > 0.0f ? 127.0f / a : 0.0f;
+    inv[r] = inverse_of(a);
     steps[r] = a / 127.0f;
   }
   __m512i sum = _mm512_setzero_si512();
@@ -100,7 +104,7 @@ void quantise_block(const float* x, int64_t stride, int rows, int64_t features, 
     }
   }
   if (rows == 1) {
-    starts[0] = -128 * _mm512_reduce_add_epi32(sum);
+    starts[0] = static_cast<int32_t>(-128u * static_cast<uint32_t>(_mm512_reduce_add_epi32(sum)));
   } else {
     _mm512_mask_storeu_epi32(starts, mask, _mm512_mullo_epi32(sum, _mm512_set1_epi32(-128)));
   }
