@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import results
+from benchmarks import result_files
 from benchmarks.peers import INT8, limited
 
 Row = Mapping[str, Any]
@@ -108,9 +108,11 @@ def avx2_goals(rows: Rows) -> Iterator[Goal]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.goals", description=__doc__.split("\n")[0])
-    parser.add_argument("--folder", type=Path, default=results.FOLDER)
+    parser.add_argument("--folder", type=Path, default=result_files.FOLDER)
     options = parser.parse_args(arguments)
-    found = [row for name in ("ops", "models") for row in results.load(options.folder / f"{name}.json").get("rows", [])]
+    found = [
+        row for name in ("ops", "models") for row in result_files.load(options.folder / f"{name}.json").get("rows", [])
+    ]
     rows, missed = Rows(found), 0
     best = "avx512" if any(row.get("isa") == "avx512" for row in found) else "avx2"
     for isa, goals in ((best, [*op_goals(rows, best), *model_goals(rows, best)]), ("avx2", [*avx2_goals(rows)])):

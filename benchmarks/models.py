@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import costs, harness, memory, peer_models, results, variants
+from benchmarks import costs, harness, memory, peer_models, result_files, variants
 from benchmarks.artifacts import RANDOM_TABLES, Artifacts, open_artifact
 from benchmarks.minilm import passage
 from benchmarks.networks import WORK, Network, every_network
@@ -223,7 +223,7 @@ def _one_network(network: Network, options: argparse.Namespace, isa: str, thread
     if threads == 1 and network.name == LOADED_MODEL:
         rows.append(loading(network, "gain-v4", isa))
         print(json.dumps(rows[-1]), file=text, flush=True)
-    results.merge(options.output, rows, skipped, {"avx2": variants.UNLIMITED} if isa == "avx2" else None)
+    result_files.merge(options.output, rows, skipped, {"avx2": variants.UNLIMITED} if isa == "avx2" else None)
     if options.json:
         for row in rows:
             print(json.dumps(row), flush=True)
@@ -239,14 +239,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--forms", default="", help="forms of the layers, separated by commas")
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--minutes", type=float, default=5, help="for each ISA and number of threads: start no more")
-    parser.add_argument("--output", type=Path, default=results.FOLDER / "models.json")
+    parser.add_argument("--output", type=Path, default=result_files.FOLDER / "models.json")
     parser.add_argument("--readme", type=Path, help="put the table between the `models` comments of this file")
     options = parser.parse_args(arguments)
     variant = variants.child()
     if variant is None:
         status = variants.run_children("benchmarks.models", options.isa, options.threads, arguments)
         if options.readme:
-            update_readme(options.readme, results.load(options.output).get("rows", []))
+            update_readme(options.readme, result_files.load(options.output).get("rows", []))
         return status
     isa, threads = variant
     harness.pin(threads)
@@ -260,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _one_network(network, options, isa, threads, seconds=20 * options.minutes / len(networks))
         except FileNotFoundError as error:
             print(f"{network.name}: skipped, {error}", file=sys.stderr)
-            results.merge(options.output, [], {network.name: str(error)})
+            result_files.merge(options.output, [], {network.name: str(error)})
     return 0
 
 

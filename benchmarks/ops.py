@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import harness, results, variants
+from benchmarks import harness, result_files, variants
 from benchmarks.artifacts import RANDOM_TABLES, Artifacts, open_artifact
 from benchmarks.networks import WORK
 from benchmarks.peers import PEERS, Peers, Workload, in_turn, limited, open_peers
@@ -184,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--forms", default="", help="separated by commas")
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--minutes", type=float, default=10, help="stop starting new layers after this long")
-    parser.add_argument("--output", type=Path, default=results.FOLDER / "ops.json")
+    parser.add_argument("--output", type=Path, default=result_files.FOLDER / "ops.json")
     options = parser.parse_args(arguments)
     variant = variants.child()
     if variant is None:
@@ -205,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seconds=min(10, 20 * options.minutes / len(todo)),
         )  # fmt: skip
         skipped = {f"{name} on {layer.shape}": reason for name, reason in peers.skipped.items()}
-        results.merge(options.output, rows, skipped, {"avx2": variants.UNLIMITED} if isa == "avx2" else None)
+        result_files.merge(options.output, rows, skipped, {"avx2": variants.UNLIMITED} if isa == "avx2" else None)
         for name, reason in peers.skipped.items():
             print(f"{name}: skipped, {reason}", file=sys.stderr)
         print(table(rows), file=sys.stderr if options.json else sys.stdout, flush=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -182,7 +183,7 @@ def _conv(rng: np.random.Generator, choice: LayerChoice) -> ConvParameters:
 
 def _encode(
     rng: np.random.Generator, features: int, groups: npt.NDArray[np.int32], form: Form, inv_scale: float
-) -> dict[str, npt.NDArray]:
+) -> dict[str, Any]:
     """The fields of a lookup layer that encode."""
     used = groups >= 0
     drawn = rng.standard_normal((len(groups), form.entries, groups.shape[1])) * used[:, None, :]
@@ -211,7 +212,7 @@ def _table(rng: np.random.Generator, shape: tuple[int, ...]) -> npt.NDArray[np.i
     return table
 
 
-def _scaling(rng: np.random.Generator, terms: int, outputs: int, form: Form) -> dict[str, npt.NDArray | int]:
+def _scaling(rng: np.random.Generator, terms: int, outputs: int, form: Form) -> dict[str, Any]:
     """Scale, bias and gain limit for outputs of about unit variance."""
     spread = np.sqrt(terms) * 73 * max(form.gain_limit / 2, 1)
     return {

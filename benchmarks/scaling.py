@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import harness, models, networks, ops, results, variants
+from benchmarks import harness, models, networks, ops, result_files, variants
 from benchmarks.single_layers import Linear
 
 OURS = ("fp32", "int8", "gain-v4", "plain-v8", "plain-v16")
@@ -128,7 +128,7 @@ def plot(rows: Sequence[dict[str, Any]], axis: str, isa: str, path: Path) -> Non
 
 def draw(output: Path) -> None:
     """Draws every axis and ISA that the result file has."""
-    rows = results.load(output).get("rows", [])
+    rows = result_files.load(output).get("rows", [])
     for axis in AXES:
         for isa in sorted({row["isa"] for row in rows}):
             plot(rows, axis, isa, output.parent / f"scaling-{axis}-{isa}.png")
@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="regular expression over points such as 'M 128'")
     parser.add_argument("--minutes", type=float, default=5, help="for each process: start no more points")
     parser.add_argument("--plots", action="store_true", help="measure nothing, draw the plots again")
-    parser.add_argument("--output", type=Path, default=results.FOLDER / "scaling.json")
+    parser.add_argument("--output", type=Path, default=result_files.FOLDER / "scaling.json")
     options = parser.parse_args(arguments)
     variant = variants.child()
     if options.plots:
@@ -163,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{point.axis} {point.at}: left out, {options.minutes:g} minutes are over", file=sys.stderr)
             continue
         rows, skipped = measure(point, isa, threads, seconds=min(3, 20 * options.minutes / len(todo)))
-        results.merge(options.output, rows, skipped, {"avx2": variants.UNLIMITED} if isa == "avx2" else None)
+        result_files.merge(options.output, rows, skipped, {"avx2": variants.UNLIMITED} if isa == "avx2" else None)
         shown = {row["form"]: row["ours_us"] for row in rows} | (rows[0]["peers"] if rows else {})
         text(f"{point.axis} {point.at}: " + "  ".join(f"{name} {us:.0f}" for name, us in shown.items()))
         if options.json:

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 
-from benchmarks import costs, goals, harness, memory, ops, results
+from benchmarks import costs, goals, harness, memory, ops, result_files
 from benchmarks.single_layers import Linear
 from lutc import _runtime
 
@@ -33,8 +33,8 @@ def test_a_measured_layer_gives_rows_of_the_documented_form(tmp_path, monkeypatc
 
     cold, _ = ops.measure(layer, ["plain-v8"], names[:1], isa=isa, threads=1, cold=True, seconds=0.01)
     file = tmp_path / "ops.json"
-    results.merge(file, rows, {"tvm_fp32": "not tuned"})
-    results.merge(file, [*rows[:1], *cold])
+    result_files.merge(file, rows, {"tvm_fp32": "not tuned"})
+    result_files.merge(file, [*rows[:1], *cold])
     stored = json.loads(file.read_text())
     assert len(stored["rows"]) == len(forms) + 1
     assert stored["skipped"] == {"tvm_fp32": "not tuned"}
@@ -43,9 +43,9 @@ def test_a_measured_layer_gives_rows_of_the_documented_form(tmp_path, monkeypatc
 def test_a_newer_row_takes_the_place_of_the_older(tmp_path):
     row = {"bench": "ops", "op": "linear", "shape": "1x2x3", "form": "fp32", "isa": "scalar", "threads": 1}
     file = tmp_path / "rows.json"
-    results.merge(file, [{**row, "ours_us": 1.0}, {**row, "form": "int8", "ours_us": 2.0}])
-    results.merge(file, [{**row, "ours_us": 3.0}])
-    assert [each["ours_us"] for each in results.load(file)["rows"]] == [3.0, 2.0]
+    result_files.merge(file, [{**row, "ours_us": 1.0}, {**row, "form": "int8", "ours_us": 2.0}])
+    result_files.merge(file, [{**row, "ours_us": 3.0}])
+    assert [each["ours_us"] for each in result_files.load(file)["rows"]] == [3.0, 2.0]
 
 
 def test_goals_take_the_best_int8_peer(tmp_path, capsys):
@@ -61,7 +61,7 @@ def test_goals_take_the_best_int8_peer(tmp_path, capsys):
         dict((name, value) for name, value, _ in goals.op_goals(found, "avx512"))["128x768x768 gain-v3 x best int8"]
         == 3
     )
-    results.merge(tmp_path / "ops.json", rows)
+    result_files.merge(tmp_path / "ops.json", rows)
     goals.main(["--folder", str(tmp_path)])
     assert re.search(r"128x768x768 gain-v3 x ORT fp32 +10.00 / 6 +ok", capsys.readouterr().out)
 
