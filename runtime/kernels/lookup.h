@@ -108,6 +108,8 @@ struct LookupBlock {
   int64_t start_window_step = 0;  ///< avx2
   const int64_t* taps = nullptr;  ///< [tap_count] displacement in positions
   int64_t tap_count = 0;
+  const int64_t* steps =
+      nullptr;  ///< avx512, many taps: [tap_count][units] bytes from codes and from gains to a step's
   const uint8_t* table = nullptr;     ///< first byte of the column block
   int64_t table_unit_step = 0;        ///< bytes from one unit to the next; taps follow each other
   int64_t table_entry_step = 0;       ///< scalar ("rows" layout): bytes from one entry to the next

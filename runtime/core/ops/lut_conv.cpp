@@ -130,6 +130,7 @@ class LutConv final : public LutConsumer {
     uint8_t* gains;
     uint8_t* starts;  ///< a plane a window, or the sums over taps of one
     int64_t* taps;
+    int64_t* steps;  ///< [tap][unit] bytes to a step's codes, and to its gains where those are as wide; else null
   };
 
   Status ints(const char* name, std::vector<int64_t> fallback, size_t size, int64_t low,
@@ -186,8 +187,8 @@ class LutConv final : public LutConsumer {
   int64_t acc_bytes(const Extent& e) const { return aligned(4 * kTileColumns * tile_length(e)) + 64; }
   /// Accumulators, taps, codes, gains, starts and (where starts are summed over taps) the sums.
   int64_t scratch_bytes(const Extent& e) const {
-    return acc_bytes(e) + aligned(8 * shape_.taps) + aligned(code_bytes(e)) + aligned(gain_bytes(e)) +
-           2 * aligned(start_bytes(e));
+    return acc_bytes(e) + aligned(8 * shape_.taps * (1 + group_.units)) + aligned(code_bytes(e)) +
+           aligned(gain_bytes(e)) + 2 * aligned(start_bytes(e));
   }
   int32_t* acc_of(const Extent&, uint8_t* scratch) const { return reinterpret_cast<int32_t*>(scratch); }
 
@@ -203,7 +204,9 @@ class LutConv final : public LutConsumer {
     Planes p;
     uint8_t* at = scratch + acc_bytes(e);
     p.taps = reinterpret_cast<int64_t*>(at);
-    p.codes = at + aligned(8 * shape_.taps);
+    p.steps =
+        kernels_->code_planes == 1 && kernels_->code_bytes == kernels_->gain_bytes ? p.taps + shape_.taps : nullptr;
+    p.codes = at + aligned(8 * shape_.taps * (1 + group_.units));
     p.gains = p.codes + aligned(code_bytes(e));
     p.starts = p.gains + aligned(gain_bytes(e));
     for (int64_t u = 0; u < kernel_[0]; ++u) {
@@ -213,6 +216,10 @@ class LutConv final : public LutConsumer {
             ((y % strides_[0] * strides_[1] + x % strides_[1]) * e.plane_rows + y / strides_[0]) * e.plane_width +
             x / strides_[1];
       }
+    }
+    for (int64_t t = 0; t < shape_.taps && p.steps != nullptr; ++t) {
+      for (int64_t u = 0; u < group_.units; ++u)
+        p.steps[t * group_.units + u] = (p.taps[t] + u * e.length) * kernels_->code_bytes;
     }
     std::memset(p.codes, 0, static_cast<size_t>(code_bytes(e)));
     std::memset(p.gains, 0, static_cast<size_t>(gain_bytes(e)));
@@ -351,6 +358,7 @@ class LutConv final : public LutConsumer {
     b.start_window_step = e.length * kernels_->start_element;
     b.taps = p.taps;
     b.tap_count = shape_.taps;
+    b.steps = p.steps;
     b.acc_stride = stride;
     const uint8_t* table = table_ + group * kernels::group_bytes(layout_, shape_);
     for (int64_t n = 0; n < columns; n += kernels_->block_columns) {

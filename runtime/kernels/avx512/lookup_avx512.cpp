@@ -39,8 +39,8 @@ LUTC_INLINE void step(__m512i& acc, __m512i index, const uint8_t* table, __m512i
   asm volatile("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(q), "v"(gain));
 }
 
-/// kP panels times kN columns over all taps and units.
-template <int kP, int kN, int K, bool kGain>
+/// kP panels times kN columns over all taps and units; kSteps: where codes are found is listed.
+template <int kP, int kN, int K, bool kGain, bool kSteps>
 void block(const LookupBlock& b) {
   __m512i acc[kP][kN];
 #pragma GCC unroll 4
@@ -59,30 +59,36 @@ void block(const LookupBlock& b) {
   // Up to three lines without a branch that would cloud the loop's end; fewer are fetched twice.
   const int64_t second = b.prefetch_lines > 1 ? 64 : 0, third = b.prefetch_lines > 2 ? 128 : 0;
   const int64_t ahead_step = 64 * b.prefetch_lines;
-  for (int64_t t = 0; t < b.tap_count; ++t) {
-    const uint8_t* codes = b.codes + 4 * b.taps[t];
-    const uint8_t* gains = b.gains + 4 * b.taps[t];
-    for (int64_t u = 0; u < b.units; ++u) {
-      // Into level 2 only: misses of level 1 are few at a time, and the codes need them.
-      _mm_prefetch(ahead, _MM_HINT_T1);
-      _mm_prefetch(ahead + second, _MM_HINT_T1);
-      _mm_prefetch(ahead + third, _MM_HINT_T1);
-      if (b.prefetch_lines > 3) {
-        for (int64_t l = 192; l < ahead_step; l += 64) _mm_prefetch(ahead + l, _MM_HINT_T1);
-      }
-      ahead += ahead_step;
-      __m512i tables[kRegisters];
+  // One loop over taps and units: a loop in a loop ends too often to be predicted.
+  const int64_t count = kSteps ? b.units * b.tap_count : b.units;
+  const uint8_t* codes = b.codes;
+  const uint8_t* gains = b.gains;
+  for (int64_t i = 0; i < count; ++i) {
+    if constexpr (kSteps) {
+      codes = b.codes + b.steps[i];
+      gains = b.gains + b.steps[i];
+    }
+    // Into level 2 only: misses of level 1 are few at a time, and the codes need them.
+    _mm_prefetch(ahead, _MM_HINT_T1);
+    _mm_prefetch(ahead + second, _MM_HINT_T1);
+    _mm_prefetch(ahead + third, _MM_HINT_T1);
+    if (b.prefetch_lines > 3) {
+      for (int64_t l = 192; l < ahead_step; l += 64) _mm_prefetch(ahead + l, _MM_HINT_T1);
+    }
+    ahead += ahead_step;
+    __m512i tables[kRegisters];
 #pragma GCC unroll 6
-      for (int n = 0; n < kRegisters; ++n) tables[n] = load_table<K>(table + n * 4 * K);
+    for (int n = 0; n < kRegisters; ++n) tables[n] = load_table<K>(table + n * 4 * K);
 #pragma GCC unroll 4
-      for (int p = 0; p < kP; ++p) {
-        const __m512i index = _mm512_loadu_si512(codes + p * b.code_panel_step);
-        const __m512i gain = kGain ? _mm512_loadu_si512(gains + p * b.gain_panel_step) : ones;
+    for (int p = 0; p < kP; ++p) {
+      const __m512i index = _mm512_loadu_si512(codes + p * b.code_panel_step);
+      const __m512i gain = kGain ? _mm512_loadu_si512(gains + p * b.gain_panel_step) : ones;
 #pragma GCC unroll 6
-        for (int n = 0; n < kRegisters; ++n) step(acc[p][n], index, tables[n], gain);
-        if constexpr (kSpill) step(acc[p][kN - 1], index, table + (kN - 1) * 4 * K, gain);
-      }
-      table += b.table_unit_step;
+      for (int n = 0; n < kRegisters; ++n) step(acc[p][n], index, tables[n], gain);
+      if constexpr (kSpill) step(acc[p][kN - 1], index, table + (kN - 1) * 4 * K, gain);
+    }
+    table += b.table_unit_step;
+    if constexpr (!kSteps) {
       codes += b.code_unit_step;
       gains += b.gain_unit_step;
     }
@@ -108,44 +114,49 @@ LookupBlock part(const LookupBlock& b, int p, int n) {
   return sub;
 }
 
-template <int kP, int K, bool kGain>
+template <int kP, int K, bool kGain, bool kSteps>
 void columns(const LookupBlock& b) {
-  if (b.columns == 6) return block<kP, 6, K, kGain>(b);
+  if (b.columns == 6) return block<kP, 6, K, kGain, kSteps>(b);
   int n = 0;
   if (b.columns - n >= 4) {
-    block<kP, 4, K, kGain>(part(b, 0, n));
+    block<kP, 4, K, kGain, kSteps>(part(b, 0, n));
     n += 4;
   }
   if (b.columns - n >= 2) {
-    block<kP, 2, K, kGain>(part(b, 0, n));
+    block<kP, 2, K, kGain, kSteps>(part(b, 0, n));
     n += 2;
   }
-  if (b.columns - n >= 1) block<kP, 1, K, kGain>(part(b, 0, n));
+  if (b.columns - n >= 1) block<kP, 1, K, kGain, kSteps>(part(b, 0, n));
 }
 
-template <int K, bool kGain>
+template <int K, bool kGain, bool kSteps>
 void panels(const LookupBlock& b) {
   int p = 0;
   if (b.panels >= 4) {
-    columns<4, K, kGain>(b);
+    columns<4, K, kGain, kSteps>(b);
     p = 4;
   }
   if (b.panels - p >= 2) {
-    columns<2, K, kGain>(part(b, p, 0));
+    columns<2, K, kGain, kSteps>(part(b, p, 0));
     p += 2;
   }
-  if (b.panels - p >= 1) columns<1, K, kGain>(part(b, p, 0));
+  if (b.panels - p >= 1) columns<1, K, kGain, kSteps>(part(b, p, 0));
+}
+
+template <int K>
+void entries(const LookupBlock& b) {
+  if (b.steps != nullptr) return panels<K, true, true>(b);  // convolutions have gains in either form
+  b.gain_limit > 0 ? panels<K, true, false>(b) : panels<K, false, false>(b);
 }
 
 void lookup(const LookupBlock& b) {
-  const bool gain = b.gain_limit > 0;
   switch (b.entries) {
     case 16:
-      return gain ? panels<16, true>(b) : panels<16, false>(b);
+      return entries<16>(b);
     case 8:
-      return gain ? panels<8, true>(b) : panels<8, false>(b);
+      return entries<8>(b);
     default:
-      return gain ? panels<4, true>(b) : panels<4, false>(b);
+      return entries<4>(b);
   }
 }
 
