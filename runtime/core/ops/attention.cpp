@@ -96,7 +96,9 @@ class Attention : public OpBase {
   bool is_packed() const { return !packed_.empty(); }
   bool few_queries(const HeadShape& shape) const { return shape.queries * (heads_ / kv_heads_) < 4; }
   /// Quantising keys and values costs as much as a few rows of float products.
-  bool integer_products(const HeadShape& shape) const { return quantised_ && !few_queries(shape); }
+  bool integer_products(const HeadShape& shape) const {
+    return quantised_ && shape.queries * (heads_ / kv_heads_) >= 8;
+  }
 
   Status check_quantised(int64_t size, int64_t keys) const {
     using kernels::attention::kMostFeatures;
