@@ -337,9 +337,12 @@ void encode_panels(const EncodeView& e, const EncodeInput& in, uint8_t* panel, i
     } else if (by_rows) {
       quantise_any(e.has_offset, x, in.row_stride, rows, e.features, e.offset, e.inv_scale, s.rows, s.row_stride);
       arrange<kR>(e, s.rows, s.row_stride, rows, s.slots + r);
-    } else {
+    } else if (e.has_offset) {
       slots_of_features<kR>(e, s.slots + r,
                             [&](int64_t f) { return quantise_feature(load(f), e.offset, e.inv_scale, f); });
+    } else {
+      slots_of_features<kR>(e, s.slots + r,
+                            [&](int64_t f) { return quantise_feature<false>(load(f), e.offset, e.inv_scale, f); });
     }
   }
   score_any<kR>(e, s.slots, panel, panel_bytes);

@@ -231,9 +231,10 @@ LUTC_INLINE void slots_of_features(const EncodeView& e, __m512i* slots, const Fe
   }
 }
 
+/// One feature of 16 rows; the packing clips at -127.
+template <bool kOffset = true>
 LUTC_INLINE __m512i quantise_feature(__m512 x, const float* offset, const float* inv_scale, int64_t f) {
-  const __m512i q = quantise<true>(x, _mm512_set1_ps(offset[f]), _mm512_set1_ps(inv_scale[f]));
-  return _mm512_max_epi32(q, _mm512_set1_epi32(-127));
+  return quantise<kOffset>(x, _mm512_set1_ps(offset[f]), _mm512_set1_ps(inv_scale[f]));
 }
 
 /// Rows of the projection's input as slots: block b starts at a slot of its own. `load(d)` gives feature d of 16 rows.
