@@ -28,7 +28,9 @@ def weights(seed: int, *shape: int) -> np.ndarray:
 def quantise(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Integers of a batch of images and each image's largest magnitude, float32 [B, 1, 1, 1]."""
     largest = np.abs(x).max(axis=(1, 2, 3), keepdims=True)
-    inv = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
+    with np.errstate(over="ignore"):
+        inv = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
+    inv = np.minimum(inv, np.finfo(np.float32).max)
     return np.rint(np.clip(x * inv, -127, 127)).astype(np.int64), largest
 
 
@@ -165,6 +167,18 @@ def test_zero_and_empty_images(isa):
     assert np.ptp(y[1]) > 1
     (y,) = run_step("int8_conv", [x[:0], w, scale, bias], {"pads": [1, 1, 1, 1]}, constant=[1], isa=isa)
     assert y.shape == (0, 5, 4, 4)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("size", [1e-37, 1e-38, 1e-40])
+def test_the_inverse_of_a_tiny_image_stays_finite(isa, size):
+    x, w = normal(1, 1, 3, 8, 8) * np.float32(size), weights(2, 5, 3, 3, 3)
+    x[0, 0, 0, 0] = 0
+    scale = np.full(5, 1e38, np.float32)
+    (y,) = run_step("int8_conv", [x, w, scale, scale * 0], {}, constant=[1], isa=isa)
+    q, largest = quantise(x)
+    unit = largest / np.float32(127) * scale[0]
+    np.testing.assert_array_equal(np.rint(y / unit), sums(q, w, {}))
 
 
 @pytest.mark.parametrize("isa", ISAS)
