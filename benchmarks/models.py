@@ -41,7 +41,7 @@ def open_forms(
 ) -> tuple[dict[str, Any], dict[str, Path]]:
     """Our sessions and artifacts by form; forms that this runtime cannot run land in `skipped`."""
     shapes = {name: list(array.shape) for name, array in network.feed.items()}
-    artifacts = Artifacts(model, network.name, isa, shapes)
+    artifacts = Artifacts(model, f"{network.name}-{network.shape}", isa, shapes)
     sessions, paths = {}, {}
     for form in forms:
         try:
@@ -125,7 +125,7 @@ def headline(network: Network, isa: str) -> dict[str, Any]:
     model = network.find()
     tokens = network.feed["hidden"].shape[1]
     choices = choose(canonicalise(load_model(model)), HEADLINE_FORMS[-1])
-    artifact = Artifacts(model, network.name, isa).build(HEADLINE_FORMS[-1])
+    artifact = Artifacts(model, f"{network.name}-{network.shape}", isa).build(HEADLINE_FORMS[-1])
     ours, theirs = memory.measure(artifact, network.feed), memory.measure(model, network.feed)
     operations, dense = (costs.total(choices, tokens, dense=flag) for flag in (False, True))
     size, original = artifact.stat().st_size, model.stat().st_size
@@ -144,7 +144,7 @@ def loading(network: Network, form: str, isa: str) -> dict[str, Any]:
     """Time and private memory of loading an artifact, beside ONNX Runtime loading the fp32 model."""
     model = network.find()
     shapes = {name: list(array.shape) for name, array in network.feed.items()}
-    artifact = Artifacts(model, network.name, isa, shapes).build(form)
+    artifact = Artifacts(model, f"{network.name}-{network.shape}", isa, shapes).build(form)
     return {
         "bench": "load", "model": network.name, "shape": network.shape, "form": form, "isa": isa, "threads": 1,
         "bytes": artifact.stat().st_size, **memory.measure(artifact, network.feed),

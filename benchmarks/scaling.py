@@ -166,6 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result_files.merge(options.output, rows, skipped, {"avx2": variants.UNLIMITED} if isa == "avx2" else None)
         shown = {row["form"]: row["ours_us"] for row in rows} | (rows[0]["peers"] if rows else {})
         text(f"{point.axis} {point.at}: " + "  ".join(f"{name} {us:.0f}" for name, us in shown.items()))
+        for name, reason in skipped.items():
+            print(f"{name}: skipped, {reason}", file=sys.stderr)
         if options.json:
             for row in rows:
                 print(json.dumps(row), flush=True)
