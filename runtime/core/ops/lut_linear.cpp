@@ -9,8 +9,6 @@ namespace {
 constexpr int64_t kTileColumns = 48;
 /// Most tiles of rows that one pass over the table serves: their codes and sums stay in a level 2 cache.
 constexpr int64_t kGroupTiles = 4;
-/// What codes and a block of the table may take of a level 1 cache of 32 KiB.
-constexpr int64_t kLevel1 = 29 << 10;
 
 class LutLinear final : public LutConsumer {
  public:
@@ -82,11 +80,8 @@ class LutLinear final : public LutConsumer {
   }
 
  private:
-  /// Rows and columns of one pass, and what it fetches of the table (null: the block after each block).
   struct Span {
     int64_t row, rows, column, columns;
-    const uint8_t* next_tile = nullptr;
-    int next_lines = 0;
   };
   struct Job {
     const uint8_t* codes;
@@ -96,37 +91,14 @@ class LutLinear final : public LutConsumer {
     int64_t group_tiles, column_tiles;
   };
 
-  /// A group of row tiles times a tile of columns. Where the codes of a row tile and a block of the table share a level
-  /// 1 cache, every row tile takes all columns in turn, its codes staying there; else row tiles are the inner loop, so
-  /// that a block of the table is read from memory once and then from cache. Either way what comes next of the table is
-  /// fetched meanwhile, evenly spread.
+  /// A group of row tiles times a tile of columns. Row tiles are the inner loop, so that a block of the table is read
+  /// from memory once and then from cache; meanwhile the next block is fetched, evenly spread.
   void tile(const Job& job, int64_t item, int32_t* acc) const {
     Span s;
     s.row = item / job.column_tiles * job.group_tiles * tile_rows_;
     s.column = item % job.column_tiles * kTileColumns;
+    s.rows = std::min(job.group_tiles * tile_rows_, job.rows - s.row);
     s.columns = std::min(kTileColumns, outputs_ - s.column);
-    const int64_t rows = std::min(job.group_tiles * tile_rows_, job.rows - s.row);
-    const int64_t cell = kernels::layout_cell(layout_, entries_), unit_bytes = kernels_->block_columns * cell;
-    const int64_t codes = tile_rows_ / kernels_->panel_rows * geometry_.panel_bytes;
-    if (rows <= tile_rows_ || codes + geometry_.units * unit_bytes > kLevel1) {
-      s.rows = rows;
-      pass(job, s, acc);
-      return;
-    }
-    const int64_t last = s.row + rows, next = s.column + s.columns;
-    const int64_t blocks = (s.columns + kernels_->block_columns - 1) / kernels_->block_columns;
-    const int64_t calls = (rows + tile_rows_ - 1) / tile_rows_ * blocks;
-    const int64_t ahead = std::min(kTileColumns, outputs_ - next) * cell;
-    s.next_tile = table_ + next * geometry_.units * cell;
-    s.next_lines = static_cast<int>((ahead + 64 * calls - 1) / (64 * calls));
-    for (; s.row < last; s.row += tile_rows_) {
-      s.rows = std::min(tile_rows_, last - s.row);
-      pass(job, s, acc);
-      s.next_tile += 64 * s.next_lines * geometry_.units * blocks;
-    }
-  }
-
-  void pass(const Job& job, const Span& s, int32_t* acc) const {
     const int64_t tiles = (s.rows + tile_rows_ - 1) / tile_rows_, acc_stride = tiles * tile_rows_;
     const int64_t cell = kernels::layout_cell(layout_, entries_), tap = 0;
     kernels::LookupBlock b;
@@ -144,18 +116,14 @@ class LutLinear final : public LutConsumer {
     b.taps = &tap;
     b.tap_count = 1;
     b.acc_stride = acc_stride;
-    b.prefetch = s.next_tile;
-    b.prefetch_lines = s.next_lines;
     for (int64_t n = 0; n < s.columns; n += kernels_->block_columns) {
       b.columns = static_cast<int>(std::min<int64_t>(kernels_->block_columns, s.columns - n));
       b.table = table_ + (s.column + n) * geometry_.units * cell;
       b.table_unit_step = b.columns * cell;
-      if (s.next_tile == nullptr) {
-        const int64_t next = s.column + n + b.columns;  // first column of the next block
-        const int64_t ahead = std::min<int64_t>(kernels_->block_columns, outputs_ - next) * cell;
-        b.prefetch_lines = static_cast<int>((ahead + 64 * tiles - 1) / (64 * tiles));
-        b.prefetch = table_ + next * geometry_.units * cell;
-      }
+      const int64_t next = s.column + n + b.columns;  // first column of the next block
+      const int64_t ahead = std::min<int64_t>(kernels_->block_columns, outputs_ - next) * cell;
+      b.prefetch_lines = static_cast<int>((ahead + 64 * tiles - 1) / (64 * tiles));
+      b.prefetch = table_ + next * geometry_.units * cell;
       for (int64_t t = 0; t < tiles; ++t) {
         const int64_t row = s.row + t * tile_rows_, panel = row / kernels_->panel_rows;
         const int64_t left = std::min(tile_rows_, s.rows - t * tile_rows_);
