@@ -10,7 +10,6 @@ models and artifacts are kept in build/benchmarks.
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import re
 import sys
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import costs, harness, memory, peer_models, result_files, variants
-from benchmarks.artifacts import RANDOM_TABLES, Artifacts, open_artifact
+from benchmarks.artifacts import RANDOM_TABLES, Artifacts, bound_call, open_artifact
 from benchmarks.minilm import passage
 from benchmarks.networks import WORK, Network, every_network
 from benchmarks.peers import PEERS, Peers, Workload, open_peers
@@ -82,12 +81,11 @@ def measure(
     if "tvm_fp32" in peer_names:
         peers.skipped["tvm_fp32"] = "tuned for single layers only (benchmarks.ops): a whole model is beyond its budget"
     sessions, paths = open_forms(network, original, forms, isa, threads, peers.skipped)
-    ours = {form: functools.partial(s.run, None, _known(s, network.feed)) for form, s in sessions.items()}
+    ours = {form: bound_call(s, network.feed) for form, s in sessions.items()}
     alone = {}
     if threads > 1:  # what one thread needs, in the same run
         for form, path in paths.items():
-            session = open_artifact(path, 1, isa)
-            alone[f"alone {form}"] = functools.partial(session.run, None, _known(session, network.feed))
+            alone[f"alone {form}"] = bound_call(open_artifact(path, 1, isa), network.feed)
     candidates = ours | alone | {f"peer {name}": call for name, call in peers.calls.items()}
     rounds = harness.rounds_for(candidates, seconds, SLICE_S)
     samples = harness.interleave(candidates, rounds, SLICE_S)
@@ -108,12 +106,6 @@ def measure(
             )
         )  # fmt: skip
     return rows, peers
-
-
-def _known(session: Any, feed: dict) -> dict:
-    """The part of a feed that a session takes."""
-    names = {value.name for value in session.get_inputs()}
-    return {name: array for name, array in feed.items() if name in names}
 
 
 def headline(network: Network, isa: str) -> dict[str, Any]:

@@ -11,7 +11,6 @@ the peers' alike.
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import os
 import re
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness, result_files, variants
-from benchmarks.artifacts import RANDOM_TABLES, Artifacts, open_artifact
+from benchmarks.artifacts import RANDOM_TABLES, Artifacts, bound_call, open_artifact
 from benchmarks.networks import WORK
 from benchmarks.peers import PEERS, Peers, Workload, in_turn, limited, open_peers
 from benchmarks.single_layers import Conv, Layer, Linear, inputs
@@ -147,7 +146,7 @@ def measure(
 def _turns(session: Any, feeds: Sequence[dict], first: int) -> harness.Call:
     """A session on one feed after the other, beginning anywhere."""
     order = [feeds[(first + number) % len(feeds)] for number in range(len(feeds))]
-    return in_turn([functools.partial(session.run, None, feed) for feed in order])
+    return in_turn([bound_call(session, feed) for feed in order])
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
