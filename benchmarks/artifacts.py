@@ -87,7 +87,7 @@ def open_artifact(path: Path, threads: int, isa: str, *, mapped: bool = True) ->
 
 
 def bound_call(session: lutc.InferenceSession, feed: Mapping[str, np.ndarray]) -> Callable[[], Any]:
-    """A session on the part of a feed that it takes, writing into arrays of the caller's as the peers do."""
+    """A session on the part of a feed that it takes, writing into bound arrays as the peers do."""
     known = {value.name: feed[value.name] for value in session.get_inputs()}
     names = [output.name for output in session.get_outputs()]
     outputs = dict(zip(names, session.run(None, known), strict=True))

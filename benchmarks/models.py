@@ -10,6 +10,7 @@ models and artifacts are kept in build/benchmarks.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import re
 import sys
@@ -73,6 +74,7 @@ def measure(
     Raises:
         FileNotFoundError: The model is not there.
     """
+    network = dataclasses.replace(network, feed={n: harness.on_cache_line(a) for n, a in network.feed.items()})
     original = network.find()
     folder = WORK / "models" / f"{network.name}-{network.shape}"
     model = peer_models.static(original, folder, network.feed)

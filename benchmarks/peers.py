@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import peer_models
-from benchmarks.harness import Call, interleave
+from benchmarks.harness import Call, interleave, on_cache_line
 from lutc._ort import ort
 
 PEERS = (
@@ -198,7 +198,7 @@ def _ort(path: Path, work: Workload) -> Maker:
         names = [value.name for value in session.get_inputs()]
         outputs = [value.name for value in session.get_outputs()]
         first = session.run(None, {name: work.feeds[0][name] for name in names})
-        results = [ort.OrtValue.ortvalue_from_numpy(array) for array in first]
+        results = [ort.OrtValue.ortvalue_from_numpy(on_cache_line(array)) for array in first]
         bindings = []
         for feed in work.feeds:
             binding = session.io_binding()

@@ -11,6 +11,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from benchmarks.harness import on_cache_line
+
 _OPSET = 17
 
 
@@ -111,7 +113,7 @@ def inputs(layer: Layer, count: int, seed: int = 0) -> list[dict[str, np.ndarray
         `count` feeds with "x", float32 of `layer.input_shape`.
     """
     rng = np.random.default_rng(seed)
-    return [{"x": rng.standard_normal(layer.input_shape, dtype=np.float32)} for _ in range(count)]
+    return [{"x": on_cache_line(rng.standard_normal(layer.input_shape, dtype=np.float32))} for _ in range(count)]
 
 
 def _write(path: Path, nodes: list, layer: Layer, output: Sequence[int], weight: Sequence[int]) -> None:

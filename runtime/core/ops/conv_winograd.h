@@ -1,5 +1,6 @@
-// 3 x 3 convolution of stride 1 by Winograd's F(2 x 2, 3 x 3) (kernels/winograd_impl.h). Finite pixels give the plain sum
-// up to rounding; an infinity or NaN may spoil all outputs of the tiles that see it, one pixel further than it reaches.
+// 3 x 3 convolution of stride 1 by Winograd's F(2 x 2, 3 x 3) (kernels/winograd_impl.h). Finite pixels give the plain
+// sum up to rounding; an infinity or NaN may spoil all outputs of the tiles that see it, one pixel further than it
+// reaches.
 #pragma once
 
 #include "core/ops/conv_direct.h"

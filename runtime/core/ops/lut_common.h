@@ -22,7 +22,7 @@ struct CodesHeader {
   int64_t images = 0;      ///< 1 for rows
   int64_t rows = 0;        ///< rows, or pixels of an image
   int64_t has_offset = 0;  ///< zeros are not encoded as zeros, so padding would be wrong
-  int64_t of_rows = 0;  ///< encoded along the last axis: kernels may lay out such panels for lut_linear alone
+  int64_t of_rows = 0;     ///< encoded along the last axis: kernels may lay out such panels for lut_linear alone
 };
 static_assert(sizeof(CodesHeader) == 64);
 
