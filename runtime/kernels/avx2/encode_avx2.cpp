@@ -280,7 +280,7 @@ LUTC_INLINE __m256i magnitudes(const uint8_t* gains) {
   return _mm256_maddubs_epi16(_mm256_abs_epi8(load(gains)), _mm256_set1_epi8(1));
 }
 
-/// Every window of so many units keeps its sums of gain * entry in an int16.
+/// No window of so many units has more gains than fit.
 bool window_fits(const __m256i* sums, int64_t units, int64_t window) {
   __m256i most = _mm256_setzero_si256();
   for (int64_t u = 0; u < units;) {
@@ -292,7 +292,7 @@ bool window_fits(const __m256i* sums, int64_t units, int64_t window) {
     }
     most = _mm256_max_epi16(most, _mm256_max_epi16(low, high));
   }
-  return _mm256_movemask_epi8(_mm256_cmpgt_epi16(most, _mm256_set1_epi16(32767 / 127))) == 0;
+  return _mm256_movemask_epi8(_mm256_cmpgt_epi16(most, _mm256_set1_epi16(kWindowGains))) == 0;
 }
 
 /// Replaces the windows of a panel of rows by the longest ones that its gains allow. Memory: two vectors a unit.

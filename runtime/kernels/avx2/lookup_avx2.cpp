@@ -52,26 +52,69 @@ LUTC_INLINE void flush(int32_t* acc, __m256i sums, bool first) {
   store(acc + 16, high);
 }
 
-/// One panel times kN columns. kWide: gains above 64, for which two products may not be added before they are 16-bit
-/// sums.
+/// Windows whose high bytes, -128 .. 127 each, fit a 16-bit sum.
+constexpr int kHighWindows = 255;
+
+/// Sums high * 256 + low of such rows to int32: acc = sums, or acc += sums.
+LUTC_INLINE void flush_split(int32_t* acc, __m256i low, __m256i high, bool first) {
+  const __m256i bits = _mm256_or_si256(_mm256_slli_epi16(high, 8), low), upper = _mm256_srai_epi16(high, 8);
+  const __m256i a = _mm256_unpacklo_epi16(bits, upper), b = _mm256_unpackhi_epi16(bits, upper);
+  __m256i lower_rows = _mm256_permute2x128_si256(a, b, 0x20), upper_rows = _mm256_permute2x128_si256(a, b, 0x31);
+  if (!first) {
+    lower_rows = _mm256_add_epi32(lower_rows, load(acc));
+    upper_rows = _mm256_add_epi32(upper_rows, load(acc + 16));
+  }
+  store(acc, lower_rows);
+  store(acc + 16, upper_rows);
+}
+
+/// One panel times kN columns. At the end of a window the high bytes of its sums move to sums of their own; the low
+/// bytes stay, for which windows leave room (kWindowGains). kWide: gains above 64, for which two products may not be
+/// added before they are 16-bit sums.
 template <int kN, bool kWide>
 void gain_block(const LookupBlock& b) {
   const int64_t window = window_units_avx2(b.gain_limit) + added_units(b.codes + b.taps[0]);
   const uint8_t* table = b.table;
   const uint8_t* ahead = b.prefetch;
+  const __m256i low_byte = _mm256_set1_epi16(255);
   bool first = true;
+  int windows = 0;
+  __m256i low[kN], high[kN];            // rows 0-7 16-23, rows 8-15 24-31
+  alignas(32) int16_t carried[kN][32];  // their high bytes
+  const auto clear = [&] {
+#pragma GCC unroll 4
+    for (int n = 0; n < kN; ++n) {
+      low[n] = high[n] = _mm256_setzero_si256();
+      store(carried[n], low[n]);
+      store(carried[n] + 16, low[n]);
+    }
+    windows = 0;
+  };
+  const auto flush_all = [&] {
+#pragma GCC unroll 4
+    for (int n = 0; n < kN; ++n) {
+      flush_split(b.acc + n * b.acc_stride, low[n], load(carried[n]), first);
+      flush_split(b.acc + n * b.acc_stride + 8, high[n], load(carried[n] + 16), first);
+    }
+    first = false;
+  };
+  clear();
   for (int64_t t = 0; t < b.tap_count; ++t) {
     const uint8_t* codes = b.codes + b.taps[t];
     const uint8_t* gains = b.gains + 2 * b.taps[t];
     const uint8_t* starts = b.starts + 2 * b.taps[t];
     for (int64_t u = 0; u < b.units; starts += b.start_window_step) {
+      if (windows == kHighWindows) {
+        flush_all();
+        clear();
+      }
+      ++windows;
       const int64_t end = u + window < b.units ? u + window : b.units;
       const __m256i start_low = load_halves(starts), start_high = load_halves(starts + 16);
-      __m256i low[kN], high[kN];
 #pragma GCC unroll 4
       for (int n = 0; n < kN; ++n) {
-        low[n] = start_low;
-        high[n] = start_high;
+        low[n] = _mm256_add_epi16(low[n], start_low);
+        high[n] = _mm256_add_epi16(high[n], start_high);
       }
       for (; u < end; ++u) {
         ahead = prefetch(ahead, b.prefetch_lines);
@@ -83,11 +126,10 @@ void gain_block(const LookupBlock& b) {
                         o = _mm256_shuffle_epi8(entries(table + n * kCell + 16), odd);
           const __m256i lo = _mm256_unpacklo_epi8(e, o), hi = _mm256_unpackhi_epi8(e, o);
           if constexpr (kWide) {
-            const __m256i mask = _mm256_set1_epi16(255);
-            low[n] = _mm256_add_epi16(low[n], _mm256_maddubs_epi16(lo, _mm256_and_si256(gain_low, mask)));
-            high[n] = _mm256_add_epi16(high[n], _mm256_maddubs_epi16(hi, _mm256_and_si256(gain_high, mask)));
-            low[n] = _mm256_add_epi16(low[n], _mm256_maddubs_epi16(lo, _mm256_andnot_si256(mask, gain_low)));
-            high[n] = _mm256_add_epi16(high[n], _mm256_maddubs_epi16(hi, _mm256_andnot_si256(mask, gain_high)));
+            low[n] = _mm256_add_epi16(low[n], _mm256_maddubs_epi16(lo, _mm256_and_si256(gain_low, low_byte)));
+            high[n] = _mm256_add_epi16(high[n], _mm256_maddubs_epi16(hi, _mm256_and_si256(gain_high, low_byte)));
+            low[n] = _mm256_add_epi16(low[n], _mm256_maddubs_epi16(lo, _mm256_andnot_si256(low_byte, gain_low)));
+            high[n] = _mm256_add_epi16(high[n], _mm256_maddubs_epi16(hi, _mm256_andnot_si256(low_byte, gain_high)));
           } else {
             low[n] = _mm256_add_epi16(low[n], _mm256_maddubs_epi16(lo, gain_low));
             high[n] = _mm256_add_epi16(high[n], _mm256_maddubs_epi16(hi, gain_high));
@@ -99,12 +141,14 @@ void gain_block(const LookupBlock& b) {
       }
 #pragma GCC unroll 4
       for (int n = 0; n < kN; ++n) {
-        flush(b.acc + n * b.acc_stride, low[n], first);
-        flush(b.acc + n * b.acc_stride + 8, high[n], first);
+        store(carried[n], _mm256_add_epi16(load(carried[n]), _mm256_srai_epi16(low[n], 8)));
+        store(carried[n] + 16, _mm256_add_epi16(load(carried[n] + 16), _mm256_srai_epi16(high[n], 8)));
+        low[n] = _mm256_and_si256(low[n], low_byte);
+        high[n] = _mm256_and_si256(high[n], low_byte);
       }
-      first = false;
     }
   }
+  flush_all();
 }
 
 /// all += entries; odd += entries in the odd bytes. One asm, so that the block keeps its registers (gcc would

@@ -10,9 +10,13 @@ void encode_avx2(const EncodeView& view, const EncodeInput& input, uint8_t* pane
 
 namespace {
 
-/// Units of two codebooks whose sum of gain * entry stays in an int16, whatever the entries (-127 .. 127) and gains.
+/// Most magnitudes of gains in a window, whose sum of gain * entry (-127 .. 127) must leave room in an int16 for the
+/// low byte of the windows before it.
+constexpr int kWindowGains = (32767 - 255) / 127;
+
+/// Units of two codebooks that make a window whatever their gains.
 constexpr int64_t window_units_avx2(int64_t gain_limit) {
-  const int64_t units = 32767 / (2 * 127 * (gain_limit < 1 ? 1 : gain_limit));
+  const int64_t units = kWindowGains / (2 * (gain_limit < 1 ? 1 : gain_limit));
   return units < 1 ? 1 : units;
 }
 
