@@ -8,6 +8,8 @@
 
 #include <immintrin.h>
 
+#include "kernels/avx2/transpose.h"
+
 namespace lutc::kernels {
 namespace {
 
@@ -311,8 +313,8 @@ LUTC_INLINE void finish_rows_part(const FinishBlock& f, int64_t row, int64_t col
   for (int r = 0; r < 4; ++r) {
     if (r >= rows) break;
     const int64_t at = (row + r) * f.y_stride + column;
-    const __m256 sum = _mm256_cvtepi32_ps(_mm256_castps_si256(v[r]));
-    const __m256 y = finish(f, _mm256_fmadd_ps(sum, scale, bias), at, read);
+    const __m256 value = f.scaled ? v[r] : _mm256_fmadd_ps(_mm256_cvtepi32_ps(_mm256_castps_si256(v[r])), scale, bias);
+    const __m256 y = finish(f, value, at, read);
     if constexpr (kWhole) {
       _mm256_storeu_ps(f.y + at, y);
     } else {
@@ -321,11 +323,49 @@ LUTC_INLINE void finish_rows_part(const FinishBlock& f, int64_t row, int64_t col
   }
 }
 
+/// Eight rows of eight columns, with nothing to do but to scale.
+template <bool kScaled>
+LUTC_INLINE void finish_square(const FinishBlock& f, int64_t row, int64_t column) {
+  __m256i v[8];
+  const int32_t* acc = f.acc + column * f.acc_stride + row;
+#pragma GCC unroll 8
+  for (int n = 0; n < 8; ++n) v[n] = load(acc + n * f.acc_stride);
+  transpose8(v);
+  const __m256 scale = _mm256_loadu_ps(f.scale + column), bias = _mm256_loadu_ps(f.bias + column);
+  float* y = f.y + row * f.y_stride + column;
+#pragma GCC unroll 8
+  for (int r = 0; r < 8; ++r, y += f.y_stride) {
+    const __m256 value = kScaled ? _mm256_castsi256_ps(v[r]) : _mm256_fmadd_ps(_mm256_cvtepi32_ps(v[r]), scale, bias);
+    _mm256_storeu_ps(y, value);
+  }
+}
+
 void finish_rows(const FinishBlock& f) {
-  for (int64_t row = 0; row < f.rows; row += 4) {
-    int64_t n = 0;
-    for (; n + 8 <= f.columns; n += 8) finish_rows_part<true>(f, row, n);
-    if (n < f.columns) finish_rows_part<false>(f, row, n);
+  int64_t row = 0;
+  const int64_t whole = f.columns / 8 * 8;
+  if (f.residual == nullptr && !f.relu) {
+    for (; row + 8 <= f.rows; row += 8) {
+      for (int64_t n = 0; n < whole; n += 8)
+        f.scaled ? finish_square<true>(f, row, n) : finish_square<false>(f, row, n);
+      for (int64_t r = row; whole < f.columns && r < row + 8; r += 4) finish_rows_part<false>(f, r, whole);
+    }
+  }
+  for (; row < f.rows; row += 4) {
+    for (int64_t n = 0; n < whole; n += 8) finish_rows_part<true>(f, row, n);
+    if (whole < f.columns) finish_rows_part<false>(f, row, whole);
+  }
+}
+
+/// float(acc) * scale + bias in place; lanes past the last row are whatever they are.
+void scale_columns(const FinishBlock& f) {
+  const int64_t lanes = (f.rows + kRows - 1) / kRows * kRows;
+  for (int64_t n = 0; n < f.columns; ++n) {
+    int32_t* acc = const_cast<int32_t*>(f.acc) + n * f.acc_stride;
+    const __m256 scale = _mm256_set1_ps(f.scale[n]), bias = _mm256_set1_ps(f.bias[n]);
+    for (int64_t r = 0; r < lanes; r += 8) {
+      const __m256 y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(load(acc + r)), scale, bias);
+      store(acc + r, _mm256_castps_si256(y));
+    }
   }
 }
 
@@ -450,6 +490,7 @@ const LookupKernels kLookupAvx2 = {
     finish_rows,
     finish_planes,
     gather_row,
+    scale_columns,
 };
 
 }  // namespace lutc::kernels
