@@ -33,6 +33,7 @@ from lutc._runtime import kernels
 from lutc.evaluate import load_callable
 from lutc.fit.native import lookup_on
 from lutc.ir import lookup
+from lutc.ir.graph import OPSET
 from lutc.ir.parameters import ConvParameters, LookupParameters, ProjectParameters
 from lutc.session import InferenceSession
 
@@ -131,7 +132,7 @@ def defined(x: NDArray[np.float32], p: LookupParameters, projection: ProjectPara
         nodes[-1].outputs,
         nodes=nodes,
         initializers=[constant for node in nodes for constant in node.inputs[1:] if constant is not None],
-        opset_imports={"": lookup.OPSET},
+        opset_imports={"": OPSET},
         name="layer",
     )
     model = ir.Model(graph, ir_version=10)

@@ -50,8 +50,15 @@ def merge(
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    temporary.write_text(_text(result), encoding="utf-8")
     os.replace(temporary, path)
+
+
+def _text(result: Mapping[str, Any]) -> str:
+    """JSON with one row a line, so that a new measurement changes as many lines as rows."""
+    rows = ",\n  ".join(json.dumps(row) for row in result["rows"])
+    head = json.dumps({name: value for name, value in result.items() if name != "rows"}, indent=1)
+    return f'{head[:-2]},\n "rows": [\n  {rows}\n ]\n}}\n'
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -12,9 +12,7 @@ import numpy.typing as npt
 import onnx.parser
 import onnx_ir as ir
 
-from lutc.ir.graph import LUTC_DOMAIN, OPSET
-
-_HEADER = f'<domain: "{LUTC_DOMAIN}", opset_import: ["" : {OPSET}]>\n'
+from lutc.ir.bodies import HEADER, exact_convolution
 
 _QUANTISE = """
     zero = Constant <value_float: float = 0.0> ()
@@ -34,7 +32,7 @@ _QUANTISE = """
 """
 
 _INT8_LINEAR = (
-    _HEADER
+    HEADER
     + "Int8Linear (x, weight, scale, bias) => (y) {"
     + """
     leading = Shape <end: int = -1> (x)
@@ -61,7 +59,7 @@ _INT8_LINEAR = (
 )
 
 _INT8_CONV = (
-    _HEADER
+    HEADER
     + "Int8Conv <kernel_shape, strides: ints = [1, 1], dilations: ints = [1, 1], pads: ints = [0, 0, 0, 0], "
     + "group: int = 1> (x, weight, scale, bias) => (y) {"
     + """
@@ -71,21 +69,9 @@ _INT8_CONV = (
     + _QUANTISE
     + """
     kernel = Cast <to: int = 1> (weight)
-    base = Constant <value_float: float = 16.0> ()
-    quotient = Div (kernel, base)
-    high = Round (quotient)
-    high_part = Mul (high, base)
-    low = Sub (kernel, high_part)
-    acc_high = Conv <kernel_shape: ints = @kernel_shape, strides: ints = @strides,
-                     dilations: ints = @dilations, pads: ints = @pads, group: int = @group> (q, high)
-    acc_low = Conv <kernel_shape: ints = @kernel_shape, strides: ints = @strides,
-                    dilations: ints = @dilations, pads: ints = @pads, group: int = @group> (q, low)
-    acc_high_d = Cast <to: int = 11> (acc_high)
-    acc_low_d = Cast <to: int = 11> (acc_low)
-    base_d = Cast <to: int = 11> (base)
-    acc_high_part = Mul (acc_high_d, base_d)
-    acc_d = Add (acc_high_part, acc_low_d)
-    acc = Cast <to: int = 1> (acc_d)
+"""
+    + exact_convolution("q")
+    + """
     planes = Constant <value_ints: ints = [1, 2]> ()
     scale_planes = Unsqueeze (scale, planes)
     bias_planes = Unsqueeze (bias, planes)

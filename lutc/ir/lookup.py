@@ -14,11 +14,9 @@ from collections.abc import Sequence
 import onnx.parser
 import onnx_ir as ir
 
+from lutc.ir.bodies import HEADER, exact_convolution
 from lutc.ir.graph import LUTC_DOMAIN as DOMAIN
-from lutc.ir.graph import OPSET
 from lutc.ir.parameters import ConvParameters, LookupParameters, ProjectParameters
-
-_HEADER = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>\n'
 
 _QUANTISE = """
     limit8 = Constant <value_float: float = 127.0> ()
@@ -90,7 +88,7 @@ _INDICES = """
 _SIGNATURE = "(x, offset, inv_scale, groups, directions, code_bias, gain_mul, table, scale, bias) => (y)"
 
 _LUT_LINEAR = (
-    _HEADER
+    HEADER
     + f"LutLinear <gain_limit> {_SIGNATURE} {{"
     + _INDICES
     + """
@@ -118,7 +116,7 @@ _LUT_LINEAR = (
 )
 
 _LUT_CONV = (
-    _HEADER
+    HEADER
     + "LutConv <gain_limit, kernel_shape, strides: ints = [1, 1], dilations: ints = [1, 1], "
     + f"pads: ints = [0, 0, 0, 0], group: int = 1> {_SIGNATURE} {{"
     + _INDICES
@@ -140,21 +138,9 @@ _LUT_CONV = (
     kernel_dims = Concat <axis: int = 0> (outputs_v, minus_v, taps_v)
     kernel_rows = Reshape (table, kernel_dims)
     kernel = Cast <to: int = 1> (kernel_rows)
-    base = Constant <value_float: float = 16.0> ()
-    quotient = Div (kernel, base)
-    high = Round (quotient)
-    high_part = Mul (high, base)
-    low = Sub (kernel, high_part)
-    acc_high = Conv <kernel_shape: ints = @kernel_shape, strides: ints = @strides,
-                     dilations: ints = @dilations, pads: ints = @pads, group: int = @group> (planes, high)
-    acc_low = Conv <kernel_shape: ints = @kernel_shape, strides: ints = @strides,
-                    dilations: ints = @dilations, pads: ints = @pads, group: int = @group> (planes, low)
-    acc_high_d = Cast <to: int = 11> (acc_high)
-    acc_low_d = Cast <to: int = 11> (acc_low)
-    base_d = Cast <to: int = 11> (base)
-    acc_high_part = Mul (acc_high_d, base_d)
-    acc_d = Add (acc_high_part, acc_low_d)
-    acc = Cast <to: int = 1> (acc_d)
+"""
+    + exact_convolution("planes")
+    + """
     spatial = Constant <value_ints: ints = [1, 2]> ()
     scale_planes = Unsqueeze (scale, spatial)
     bias_planes = Unsqueeze (bias, spatial)
@@ -165,7 +151,7 @@ _LUT_CONV = (
 )
 
 _PROJECT = (
-    _HEADER
+    HEADER
     + """Project <blocks: ints = [0]> (x, offset, inv_scale, matrix, mul) => (z) {
     rows = Identity (x)
 """
