@@ -184,7 +184,7 @@ class LutConv final : public LutConsumer {
   }
   int64_t gain_bytes(const Extent& e) const { return group_.units * kernels_->gain_bytes * e.length; }
   int64_t start_bytes(const Extent& e) const { return start_planes_ * kernels_->start_element * e.length; }
-  int64_t acc_bytes(const Extent& e) const { return aligned(4 * kTileColumns * tile_length(e)) + 64; }
+  int64_t acc_bytes(const Extent& e) const { return aligned(4 * kernels_->block_columns * tile_length(e)) + 64; }
   /// Accumulators, taps, codes, gains, starts and (where starts are summed over taps) the sums.
   int64_t scratch_bytes(const Extent& e) const {
     return acc_bytes(e) + aligned(8 * shape_.taps * (1 + group_.units)) + aligned(code_bytes(e)) +
@@ -226,24 +226,42 @@ class LutConv final : public LutConsumer {
     std::memset(p.starts, 0, static_cast<size_t>(start_bytes(e)));
     const int64_t pixels = e.height * e.width, rows = kernels_->panel_rows;
     const uint8_t* panels = job.codes + image * stored_.panels(pixels) * stored_.panel_bytes;
+    int64_t y = 0, x = 0, row_begin = position(e, 0, 0);  // counted on: divisions would cost more than the copies
     for (int64_t first = 0; first < pixels; first += rows) {
       const uint8_t* panel = panels + first / rows * stored_.panel_bytes;
       const int64_t count = std::min(rows, pixels - first);
       // Runs of pixels that stay consecutive in the planes.
       for (int64_t lane = 0; lane < count;) {
-        const int64_t pixel = first + lane, x = pixel % e.width;
         const int64_t run = strides_[1] == 1 ? std::min(count - lane, e.width - x) : 1;
-        const int64_t to = position(e, pixel / e.width, x);
+        const int64_t to = strides_[1] == 1 ? row_begin + x : position(e, y, x);
         if (groups_ == 1) {
           copy_run(e, panel, lane, run, to, p);
         } else {
           for (int64_t i = 0; i < run; ++i) regroup(e, panel, lane + i, group, to + i, p);
         }
         lane += run;
+        x += run;
+        if (x == e.width) {
+          x = 0;
+          row_begin = position(e, ++y, 0);
+        }
       }
     }
     if (kernels_->start_element == 4) sum_starts(e, &p);
     return p;
+  }
+
+  /// A few bytes: calls of memcpy and memset would take longer than the moves.
+  static void copy_short(uint8_t* target, const uint8_t* source, int64_t bytes) {
+    for (; bytes >= 16; bytes -= 16, target += 16, source += 16) std::memcpy(target, source, 16);
+    for (; bytes >= 4; bytes -= 4, target += 4, source += 4) std::memcpy(target, source, 4);
+    for (; bytes > 0; --bytes) *target++ = *source++;
+  }
+
+  static void fill_short(uint8_t* target, uint32_t word, int64_t bytes) {
+    const uint32_t words[4] = {word, word, word, word};
+    for (; bytes >= 16; bytes -= 16, target += 16) std::memcpy(target, words, 16);
+    copy_short(target, reinterpret_cast<const uint8_t*>(words), bytes);
   }
 
   /// Copies a run of positions of every plane of a panel.
@@ -251,11 +269,7 @@ class LutConv final : public LutConsumer {
     const int64_t rows = kernels_->panel_rows, code = kernels_->code_bytes, gain = kernels_->gain_bytes,
                   start = kernels_->start_element;
     const auto copy = [run](uint8_t* target, const uint8_t* source, int64_t bytes) {
-      if (run == 1 && bytes == 4) {
-        std::memcpy(target, source, 4);
-      } else {
-        std::memcpy(target, source, static_cast<size_t>(run * bytes));
-      }
+      copy_short(target, source, run * bytes);
     };
     for (int64_t u = 0; u < group_.units; ++u) {
       const uint8_t* codes = panel + stored_.start_bytes + u * stored_.unit_bytes();
@@ -266,13 +280,15 @@ class LutConv final : public LutConsumer {
       if (gain_limit_ > 0) {
         copy(gains, codes + stored_.code_unit_bytes + lane * gain, gain);
       } else {
-        std::memset(gains, 1, static_cast<size_t>(run * gain));
+        fill_short(gains, 0x01010101, run * gain);
       }
     }
     for (int64_t s = 0; s < start_planes_; ++s) {
       uint8_t* starts = p.starts + (s * e.length + to) * start;
       if (gain_limit_ > 0) {
         copy(starts, panel + (s * rows + lane) * start, start);
+      } else if (start == 4) {
+        fill_short(starts, static_cast<uint32_t>(-128 * kernels_->unit * window_size(s)), run * start);
       } else {
         for (int64_t i = 0; i < run; ++i) store_start(starts + i * start, -128 * kernels_->unit * window_size(s));
       }
@@ -324,12 +340,16 @@ class LutConv final : public LutConsumer {
     const int32_t* starts = reinterpret_cast<const int32_t*>(p->starts);
     int32_t* sums = reinterpret_cast<int32_t*>(p->starts + aligned(start_bytes(e)));
     const int64_t positions = (e.out_height - 1) * e.plane_width + e.out_width;
-    std::memcpy(sums, starts + p->taps[0], static_cast<size_t>(positions) * 4);
-    for (int64_t t = 1; t < shape_.taps; ++t) {
+    std::memset(sums, 0, static_cast<size_t>(e.length) * 4);
+    int64_t t = 0;
+    for (; t + 3 <= shape_.taps; t += 3) {
+      const int32_t *a = starts + p->taps[t], *b = starts + p->taps[t + 1], *c = starts + p->taps[t + 2];
+      for (int64_t i = 0; i < positions; ++i) sums[i] += a[i] + b[i] + c[i];
+    }
+    for (; t < shape_.taps; ++t) {
       const int32_t* tap = starts + p->taps[t];
       for (int64_t i = 0; i < positions; ++i) sums[i] += tap[i];
     }
-    std::memset(sums + positions, 0, static_cast<size_t>(e.length - positions) * 4);
     p->starts = reinterpret_cast<uint8_t*>(sums);
   }
 
@@ -372,11 +392,24 @@ class LutConv final : public LutConsumer {
         b.codes = p.codes + (first + f) * kernels_->code_bytes;
         b.gains = p.gains + (first + f) * kernels_->gain_bytes;
         b.starts = p.starts + (first + f) * kernels_->start_element;
-        b.acc = acc + n * stride + f;
+        b.acc = acc + f;
+        fetch_output(job, image, group * outputs + column + n, b.columns, row, rows, f);
         kernels_->lookup(b);
       }
+      // Block by block: the sums never leave a level 1 cache.
+      finish(job, image, group * outputs + column + n, b.columns, row, rows, acc, stride);
     }
-    finish(job, image, group * outputs + column, columns, row, rows, acc, stride);
+  }
+
+  /// The share of the output lines of a tile that one call's sums fill, fetched while they are made.
+  void fetch_output(const Job& job, int64_t image, int64_t column, int64_t columns, int64_t row, int64_t rows,
+                    int64_t position) const {
+    const int64_t plane = job.e.out_height * job.e.out_width;
+    const int64_t end = std::min(position + tile_block(), rows * job.e.out_width);
+    const float* y = job.y + (image * outputs_ + column) * plane + row * job.e.out_width;
+    for (int64_t n = 0; n < columns; ++n) {
+      for (int64_t i = position; i < end; i += 16) __builtin_prefetch(y + n * plane + i, 1, 2);
+    }
   }
 
   void finish(const Job& job, int64_t image, int64_t column, int64_t columns, int64_t row, int64_t rows,
