@@ -28,6 +28,7 @@ __all__ = [
     "ratio",
     "rounds_for",
     "row",
+    "settle_s",
     "spread_us",
 ]
 
@@ -50,6 +51,11 @@ def on_cache_line(array: np.ndarray) -> np.ndarray:
     copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy
+
+
+def settle_s(threads: int) -> float:
+    """Seconds of rest between candidates of so many threads: some runtimes' workers spin for a while after a run."""
+    return 0.02 if threads > 1 else 0.0
 
 
 def ratio(peer: Samples, ours: Samples, threads: int = 1) -> float:

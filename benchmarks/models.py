@@ -90,7 +90,7 @@ def measure(
             alone[f"alone {form}"] = bound_call(open_artifact(path, 1, isa), network.feed)
     candidates = ours | alone | {f"peer {name}": call for name, call in peers.calls.items()}
     rounds = harness.rounds_for(candidates, seconds, SLICE_S)
-    samples = harness.interleave(candidates, rounds, SLICE_S)
+    samples = harness.interleave(candidates, rounds, SLICE_S, harness.settle_s(threads))
     times = {name: samples[f"peer {name}"] for name in peers.calls}
     rows = []
     for form in ours:

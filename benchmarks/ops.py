@@ -130,7 +130,7 @@ def measure(
             peers.skipped[f"our {form}"] = str(error)[:200]
     candidates = ours | {f"peer {name}": call for name, call in peers.calls.items()}
     rounds = harness.rounds_for(candidates, seconds, SLICE_S)
-    samples = harness.interleave(candidates, rounds, SLICE_S)
+    samples = harness.interleave(candidates, rounds, SLICE_S, harness.settle_s(threads))
     times = {name: samples[f"peer {name}"] for name in peers.calls}
     rows = [
         harness.row(

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import peer_models
-from benchmarks.harness import Call, interleave, on_cache_line
+from benchmarks.harness import Call, interleave, on_cache_line, settle_s
 from lutc._ort import ort
 
 PEERS = (
@@ -157,7 +157,7 @@ def _fastest(name: str, work: Workload, makers: Mapping[str, Maker]) -> str:
             reasons.append(f"{variant}: {type(error).__name__}: {str(error).splitlines()[0][:120]}")
     if not calls:
         raise Skipped("; ".join(reasons))
-    samples = interleave(calls, _SELECTION_ROUNDS, slice_s=0.01)
+    samples = interleave(calls, _SELECTION_ROUNDS, 0.01, settle_s(work.threads))
     # Threads that wait by spinning make CPU time meaningless beyond one thread.
     times = {v: float(np.median(s.cpu if work.threads == 1 else s.wall)) for v, s in samples.items()}
     chosen = min(times, key=lambda variant: times[variant])

@@ -93,7 +93,8 @@ def bench(
         calls[str(number)] = functools.partial(session.run, None, synthesise(inputs, wanted, seed=seed))
 
     progress.start("bench", rounds)
-    samples = interleave(calls, rounds, after_round=progress.update)
+    settle_s = 0.02 if max(threads) > 1 else 0.0
+    samples = interleave(calls, rounds, settle_s=settle_s, after_round=progress.update)
     progress.finish()
     return [
         Timing(

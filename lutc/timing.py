@@ -46,6 +46,7 @@ def interleave(
     candidates: Mapping[str, Call],
     rounds: int = 40,
     slice_s: float = 0.02,
+    settle_s: float = 0.0,
     after_round: Callable[[int], object] | None = None,
 ) -> dict[str, Samples]:
     """Times the candidates in turn, in an order that rotates from round to round.
@@ -54,6 +55,8 @@ def interleave(
         candidates: What to call, by name. Each is called a few times first.
         rounds: Measurements of each.
         slice_s: Each measurement repeats its call until about this many seconds have passed.
+        settle_s: Seconds of rest before each measurement. Workers of the candidate before may still wait awake; where
+            candidates have several threads each, they would take cores from the next one.
         after_round: Receives the number of finished rounds.
 
     Returns:
@@ -71,6 +74,8 @@ def interleave(
     for number in range(rounds):
         for name in order:
             call, count = candidates[name], repeats[name]
+            if settle_s > 0:
+                time.sleep(settle_s)
             call()  # brings this candidate's weights back into the caches
             wall_start, cpu_start = time.perf_counter(), time.process_time()
             for _ in range(count):
