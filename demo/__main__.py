@@ -52,7 +52,7 @@ def step(number: int, text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the demonstration."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__.split("\n")[0])
-    parser.add_argument("--presets", default="int8,accurate,balanced", help="presets of lutc compile, separated by commas")
+    parser.add_argument("--presets", default="int8,accurate,balanced", help="of lutc compile, separated by commas")
     parser.add_argument("--output", type=Path, default=Path("demo-out"), help="folder for models and artifacts")
     parser.add_argument("--sentences", type=int, default=1500, help="calibration sentences")
     options = parser.parse_args(arguments)
