@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lutc.timing import Call, Samples, interleave
+from lutc.timing import Call, Samples, interleave, settle_s
 
 __all__ = [
     "Call",
@@ -51,11 +51,6 @@ def on_cache_line(array: np.ndarray) -> np.ndarray:
     copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy
-
-
-def settle_s(threads: int) -> float:
-    """Seconds of rest between candidates of so many threads: some runtimes' workers spin for a while after a run."""
-    return 0.02 if threads > 1 else 0.0
 
 
 def ratio(peer: Samples, ours: Samples, threads: int = 1) -> float:

@@ -6,9 +6,10 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <cstdlib>
+#include <memory>
 #include <new>
 
+#include "core/aligned_buffer.h"
 #include "core/prepared.h"
 #include "core/thread_pool.h"
 #include "core/xxh64.h"
@@ -106,11 +107,11 @@ bool overlap(const py::array& a, const py::array& b) {
 
 /// A fresh array whose data starts at a cache line, as kernels like to write: numpy's own starts 16 bytes behind one.
 py::array new_output(const TensorView& view) {
-  constexpr size_t kAlignment = 64;
-  const size_t bytes = (view.bytes() + kAlignment - 1) / kAlignment * kAlignment;
-  void* data = std::aligned_alloc(kAlignment, std::max(bytes, kAlignment));
-  if (data == nullptr) throw std::bad_alloc();
-  const py::capsule owner(data, [](void* memory) { std::free(memory); });
+  auto buffer = std::make_unique<lutc::AlignedBuffer>();
+  if (!buffer->allocate(view.bytes())) throw std::bad_alloc();
+  void* data = buffer->data();
+  const py::capsule owner(buffer.get(), [](void* memory) { delete static_cast<lutc::AlignedBuffer*>(memory); });
+  buffer.release();
   const std::vector<py::ssize_t> shape(view.shape.dims, view.shape.dims + view.shape.rank);
   return py::array(numpy_dtype(view.dtype), shape, data, owner);
 }

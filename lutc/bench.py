@@ -17,7 +17,7 @@ from lutc.errors import UsageError
 from lutc.progress import Progress
 from lutc.session import InferenceSession
 from lutc.synthetic import synthesise
-from lutc.timing import Call, interleave
+from lutc.timing import Call, interleave, settle_s
 
 
 @dataclasses.dataclass
@@ -93,8 +93,7 @@ def bench(
         calls[str(number)] = functools.partial(session.run, None, synthesise(inputs, wanted, seed=seed))
 
     progress.start("bench", rounds)
-    settle_s = 0.02 if max(threads) > 1 else 0.0
-    samples = interleave(calls, rounds, settle_s=settle_s, after_round=progress.update)
+    samples = interleave(calls, rounds, settle_s=settle_s(max(threads)), after_round=progress.update)
     progress.finish()
     return [
         Timing(

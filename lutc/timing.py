@@ -32,14 +32,14 @@ class Samples:
         """Median CPU time of a call in microseconds."""
         return round(float(np.median(self.cpu)) * 1e6, 1)
 
-    def cpu_spread_us(self) -> float:
-        """Interquartile range of the CPU time in microseconds."""
-        low, high = np.percentile(self.cpu, [25, 75])
-        return round(float(high - low) * 1e6, 1)
-
     def wall_us(self) -> float:
         """Median wall time of a call in microseconds: the p50 latency."""
         return round(float(np.median(self.wall)) * 1e6, 1)
+
+
+def settle_s(threads: int) -> float:
+    """Seconds of rest between candidates of so many threads: some runtimes' workers spin for a while after a run."""
+    return 0.02 if threads > 1 else 0.0
 
 
 def interleave(

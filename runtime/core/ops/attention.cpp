@@ -43,11 +43,7 @@ class Attention : public OpBase {
     const auto shape = [&](int i) { return present(static_cast<size_t>(i)) ? ctx.input_shape(i) : Shape(); };
     LUTC_RETURN_IF_ERROR(make_plan(shape(0), shape(1), shape(2), shape(3), &plan));
     LUTC_RETURN_IF_ERROR(ctx.set_output(0, DType::kF32, Shape{plan.batch, plan.head.queries, plan.head.y_stride}));
-    if (plan.thread_bytes < 0 || plan.thread_bytes > std::numeric_limits<int64_t>::max() / ctx.num_threads()) {
-      return step_error(def_, ErrorCode::kOutOfMemory, "the scratch size overflows");
-    }
-    ctx.request_scratch(static_cast<size_t>(plan.thread_bytes * ctx.num_threads()));
-    return Status::ok();
+    return request_scratch(ctx, plan.thread_bytes, ctx.num_threads());
   }
 
   Status run(RunContext& ctx) const override {

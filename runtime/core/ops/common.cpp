@@ -1,5 +1,7 @@
 #include "core/ops/common.h"
 
+#include "core/checked.h"
+
 namespace lutc::ops {
 
 Status check_arity(const StepDef& def, const Arity& arity) {
@@ -70,6 +72,13 @@ Result<std::vector<int64_t>> OpBase::known_ints(const InferContext& ctx, int inp
   std::vector<int64_t> values(static_cast<size_t>(shape.elements()));
   for (size_t i = 0; i < values.size(); ++i) values[i] = int_at(view, static_cast<int64_t>(i));
   return values;
+}
+
+Status OpBase::request_scratch(InferContext& ctx, int64_t bytes, int64_t threads) const {
+  if (bytes < 0 || !checked_mul(bytes, threads, &bytes))
+    return step_error(def_, ErrorCode::kOutOfMemory, "the scratch size overflows");
+  ctx.request_scratch(static_cast<size_t>(bytes));
+  return Status::ok();
 }
 
 double number_at(const TensorView& t, int64_t i) {

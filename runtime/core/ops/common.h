@@ -44,6 +44,9 @@ class OpBase : public Op {
   Result<int> axis(int64_t value, int rank) const;
   /// The integers of input i, known at infer time; kUnsupported when they depend on data ("what" names them).
   Result<std::vector<int64_t>> known_ints(const InferContext& ctx, int input, const char* what) const;
+  /// Asks for scratch of `bytes` (negative: a sum that overflowed) for each of `threads`; kOutOfMemory if no size holds
+  /// that.
+  Status request_scratch(InferContext& ctx, int64_t bytes, int64_t threads = 1) const;
 
   StepDef def_;
 };

@@ -39,9 +39,7 @@ class Conv : public OpBase {
     const int threads = this->threads(shape, ctx.num_threads());
     const int64_t bytes = use_winograd(shape) ? WinogradConv(shape, *dense_, threads).bytes()
                                               : DirectConv(shape, *dense_, !packed_.empty(), threads).bytes();
-    if (bytes < 0) return step_error(def_, ErrorCode::kOutOfMemory, "the scratch size overflows");
-    ctx.request_scratch(static_cast<size_t>(bytes));
-    return Status::ok();
+    return request_scratch(ctx, bytes);
   }
 
   Status run(RunContext& ctx) const override {

@@ -32,11 +32,7 @@ class ConvTranspose : public OpBase {
                      std::to_string(plan.outputs));
     }
     LUTC_RETURN_IF_ERROR(ctx.set_output(0, DType::kF32, plan.shape));
-    if (plan.thread_bytes < 0 || plan.thread_bytes > std::numeric_limits<int64_t>::max() / ctx.num_threads()) {
-      return step_error(def_, ErrorCode::kOutOfMemory, "the scratch size overflows");
-    }
-    ctx.request_scratch(static_cast<size_t>(plan.thread_bytes * ctx.num_threads()));
-    return Status::ok();
+    return request_scratch(ctx, plan.thread_bytes, ctx.num_threads());
   }
 
   Status run(RunContext& ctx) const override {

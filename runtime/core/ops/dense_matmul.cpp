@@ -30,11 +30,6 @@ class Product : public OpBase {
     }
     return Status::ok();
   }
-  Status request(InferContext& ctx, const Pieces& pieces) const {
-    if (pieces.bytes() < 0) return step_error(def_, ErrorCode::kOutOfMemory, "the scratch size overflows");
-    if (pieces.bytes() > 0) ctx.request_scratch(static_cast<size_t>(pieces.bytes()));
-    return Status::ok();
-  }
 
   const DenseKernels* dense_ = nullptr;
   const kernels::VectorKernels* vector_ = nullptr;
@@ -72,7 +67,7 @@ class Linear : public Product {
     LUTC_RETURN_IF_ERROR(ctx.set_output(0, DType::kF32, y));
     Pieces pieces;
     if (packed_.empty()) pieces.floats(packed_floats(*dense_, w[0], w[1]));
-    return request(ctx, pieces);
+    return request_scratch(ctx, pieces.bytes());
   }
 
   Status run(RunContext& ctx) const override {
@@ -119,7 +114,7 @@ class MatMul : public Product {
     Pieces pieces;
     if (packed_.empty())
       pieces.floats(packed_floats(*dense_, plan.k, plan.n) * (plan.batches > 1 ? ctx.num_threads() : 1));
-    return request(ctx, pieces);
+    return request_scratch(ctx, pieces.bytes());
   }
 
   Status run(RunContext& ctx) const override {
@@ -231,7 +226,7 @@ class Gemm : public Product {
     LUTC_RETURN_IF_ERROR(ctx.set_output(0, DType::kF32, y));
     Pieces pieces;
     Scratch(this, a, b, present(2) ? ctx.input_shape(2) : Shape(), &pieces);
-    return request(ctx, pieces);
+    return request_scratch(ctx, pieces.bytes());
   }
 
   Status run(RunContext& ctx) const override {

@@ -40,9 +40,7 @@ class Pool : public OpBase {
     LUTC_RETURN_IF_ERROR(ctx.set_output(0, DType::kF32, y));
     Pieces pieces;
     Scratch(plane(g), dense_->lanes, ctx.num_threads(), &pieces);
-    if (pieces.bytes() < 0) return step_error(def_, ErrorCode::kOutOfMemory, "the scratch size overflows");
-    ctx.request_scratch(static_cast<size_t>(pieces.bytes()));
-    return Status::ok();
+    return request_scratch(ctx, pieces.bytes());
   }
 
   Status run(RunContext& ctx) const override {

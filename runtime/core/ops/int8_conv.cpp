@@ -88,8 +88,7 @@ class Int8Conv : public OpBase {
     if (present(5) && ctx.input_shape(5) != images)
       return invalid("the largest magnitudes " + ctx.input_shape(5).to_string() + " are not one value per image");
     if (ctx.num_outputs() > 1) LUTC_RETURN_IF_ERROR(ctx.set_output(1, DType::kF32, images));
-    ctx.request_scratch(static_cast<size_t>(plan.scratch_bytes));
-    return Status::ok();
+    return request_scratch(ctx, plan.image_bytes, plan.batch > 1 ? ctx.num_threads() : 1);
   }
 
   Status run(RunContext& ctx) const override {
@@ -131,7 +130,7 @@ class Int8Conv : public OpBase {
     bool flat;          ///< a plane is the image itself
     int64_t band_rows, most_vectors;
     double work;  ///< multiply-adds of one image
-    int64_t image_bytes, scratch_bytes;
+    int64_t image_bytes;
   };
 
   /// The scratch of an image: planes, the vectors, the steps, maxima and a band of words for each thread.
@@ -271,7 +270,7 @@ class Int8Conv : public OpBase {
     plan->flat =
         taps() == 1 && plan->width == columns.in && rows.size == rows.in && columns.stride == 1 && rows.stride == 1;
     // An odd number of cache lines, so that the planes of all units do not fall into the same sets.
-    int64_t words = 0, bytes = 0;
+    int64_t words = 0;
     const int64_t slack = shared + ConvVector::kMostLanes;
     if (!checked_mul(rows.size, plan->width, &words) || !checked_mul(words, rows.phases * columns.phases, &words) ||
         words > (int64_t{1} << 40) - slack)
@@ -282,9 +281,6 @@ class Int8Conv : public OpBase {
     Pieces pieces;
     Scratch(*plan, units_, most_units_ * taps(), threads, &pieces);
     plan->image_bytes = pieces.bytes();
-    if (plan->image_bytes < 0 || !checked_mul(plan->image_bytes, int64_t{plan->batch > 1 ? threads : 1}, &bytes))
-      return step_error(def_, ErrorCode::kOutOfMemory, "the scratch size overflows");
-    plan->scratch_bytes = bytes;
     return Status::ok();
   }
 

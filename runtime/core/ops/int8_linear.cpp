@@ -67,9 +67,7 @@ class Int8Linear final : public OpBase {
     if (present(4) && fused()) ctx.may_overwrite(0, 4);
     Pieces pieces;
     Scratch(*this, x.product(0, x.rank - 1), &pieces);
-    if (pieces.bytes() < 0) return step_error(def_, ErrorCode::kOutOfMemory, "the scratch size overflows");
-    ctx.request_scratch(static_cast<size_t>(pieces.bytes()));
-    return Status::ok();
+    return request_scratch(ctx, pieces.bytes());
   }
 
   Status run(RunContext& ctx) const override {
