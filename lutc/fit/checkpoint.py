@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lutc import __version__
-from lutc.fit.linear import FittedLayer
+from lutc.fit.linear import Factors, FittedLayer
 from lutc.ir.parameters import ConvParameters, LookupParameters, ProjectParameters
 
 
@@ -57,7 +57,8 @@ class Checkpoints:
         if self._folder is None:
             return
         arrays: dict[str, npt.NDArray] = {"error": np.array(layer.error)}
-        for part, name in ((layer.lookup, "lookup"), (layer.projection, "projection")):
+        parts = ((layer.lookup, "lookup"), (layer.projection, "projection"), (layer.factors, "factors"))
+        for part, name in parts:
             if part is not None:
                 for field in dataclasses.fields(part):
                     arrays[f"{name}.{field.name}"] = np.asarray(getattr(part, field.name))
@@ -81,7 +82,8 @@ class Checkpoints:
             lookup = _restore(ConvParameters if convolution else LookupParameters, arrays, "lookup")
             projection = _restore(ProjectParameters, arrays, "projection") if "projection.mul" in arrays else None
             lookup.check()
-            return FittedLayer(lookup, projection, float(arrays["error"]))
+            factors = Factors(arrays["factors.atoms"], arrays["factors.weight"], bool(arrays["factors.exact"]))
+            return FittedLayer(lookup, projection, float(arrays["error"]), factors)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from lutc.fit.encode import decode_rows, encode_rows
 from lutc.fit.encoder import FittedEncoder, even_groups, fit_encoder, pad_groups
-from lutc.fit.linear import HELD_OUT, FittedLayer, atom_matrix, refits_entries, usage
+from lutc.fit.linear import HELD_OUT, Factors, FittedLayer, atom_matrix, refits_entries, usage
 from lutc.fit.tables import FittedTable, Moments, fit_table, round_table
 from lutc.forms import Form
 from lutc.ir.parameters import ConvParameters
@@ -135,15 +135,16 @@ def fit_conv(
     table = np.empty((outputs, codebooks, entries, taps), np.int8)
     scale, bias = np.empty(outputs, np.float32), np.empty(outputs, np.float32)
     errors = np.zeros(2)
+    tied, free = np.empty_like(weight), refits_entries(form, taps * codebooks * entries)
     for g in range(group):
         columns = slice(g * per_output, (g + 1) * per_output)
         view = _GroupView(encoder, g, codebooks, per_group)
         dense = weight[columns].transpose(2, 3, 1, 0).reshape(taps * per_group, per_output)
-        free = refits_entries(form, taps * codebooks * entries)
         fitted, gain_mean, y_mean, y_variance = _fit_group(windows, encoded, view, columns, dense, free=free)
         integers, scale[columns] = round_table(fitted.table, view.usage(windows, encoded, second=True))
         bias[columns] = y_mean - (gain_mean @ integers.astype(np.float64)) * scale[columns]
         table[columns] = integers.reshape(taps, codebooks, entries, per_output).transpose(3, 1, 2, 0)
+        tied[columns] = fitted.weights.reshape(*geometry.kernel_shape, per_group, per_output).transpose(3, 2, 0, 1)
         errors += fitted.error * y_variance, y_variance
     lookup = ConvParameters(
         **encoder.constants(),  # type: ignore[arg-type]
@@ -152,7 +153,8 @@ def fit_conv(
         bias=bias,
         **dataclasses.asdict(geometry),
     )
-    return FittedLayer(lookup, None, float(errors[0] / max(errors[1], 1e-30)))
+    error = float(errors[0] / max(errors[1], 1e-30))
+    return FittedLayer(lookup, None, error, Factors(encoder.atoms, tied, exact=not free))
 
 
 Encoded = tuple[npt.NDArray[np.uint8], Floats]

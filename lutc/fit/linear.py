@@ -25,6 +25,22 @@ HELD_OUT = 6
 
 
 @dataclasses.dataclass(frozen=True)
+class Factors:
+    """What a lookup layer's table is made from: the layer as a dense one that reads decoded inputs.
+
+    Attributes:
+        atoms: The input that one unit of gain of each entry stands for, float32 [C, K, V], after subtraction of the
+            offset; 0 in empty slots.
+        weight: float32 [F, N] (behind a projection, F is its rank) or, of a convolution, [N, Cin / group, kh, kw].
+        exact: Whether the table is nothing but their product, rounded; false where single entries were refitted.
+    """
+
+    atoms: Floats
+    weight: Floats
+    exact: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class FittedLayer:
     """A lookup layer.
 
@@ -32,11 +48,13 @@ class FittedLayer:
         lookup: Constants of the LutLinear or LutConv.
         projection: Constants of the Project in front of it, if any.
         error: Squared error over variance of the outputs on held-out rows.
+        factors: What the table was made from.
     """
 
     lookup: LookupParameters
     projection: ProjectParameters | None
     error: float
+    factors: Factors
 
 
 def refits_entries(form: Form, columns: int) -> bool:
@@ -127,7 +145,7 @@ def fit_linear(x: Floats, y: Floats, weight: Floats, form: Form, *, seed: int) -
         scale=scale,
         bias=bias.astype(np.float32),
     )
-    return FittedLayer(lookup, projection, table.error)
+    return FittedLayer(lookup, projection, table.error, Factors(encoder.atoms, table.weights, exact=not free))
 
 
 def usage(

@@ -130,3 +130,15 @@ def test_bits_go_where_the_variance_is():
     assert sizes == sorted(sizes)
     assert group_distortion(np.ones(4), 0.2) == pytest.approx(0.8)
     assert group_distortion(np.array([1.0, 0.0]), 0.5) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(("form", "exact"), [("gain-v3", True), ("gain-v3-proj", True), ("plain-v4", False)])
+def test_factors_make_the_table(data, form, exact):
+    x, y, weight, *_ = data
+    layer = fit_linear(x, y, weight, Form.parse(form), seed=0)
+    parameters, factors = layer.lookup, layer.factors
+    padded = np.concatenate([factors.weight, np.zeros((1, factors.weight.shape[1]), np.float32)])
+    table = np.matmul(factors.atoms, padded[parameters.groups])
+    gap = np.abs(np.clip(table / parameters.scale, -127, 127) - parameters.table)
+    assert factors.exact == exact
+    assert (gap.max() <= 0.51) == exact

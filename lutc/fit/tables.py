@@ -191,11 +191,13 @@ class FittedTable:
         table: float32 [C * K, N], output per unit of gain.
         error: Squared error over variance on held-out rows, before rounding.
         tied: Share of columns whose free refit did not pay.
+        weights: Of the tied refit, float32 [F, N]: a tied table is atoms @ weights.
     """
 
     table: Floats
     error: float
     tied: float
+    weights: Floats
 
 
 def fit_table(
@@ -225,7 +227,8 @@ def fit_table(
         share = float(np.isinf(strength).mean())
     else:
         error = held_out.error(tied).sum()
-    return FittedTable(table.astype(np.float32), float(error / max(held_out.yy.sum(), 1e-30)), share)
+    relative = float(error / max(held_out.yy.sum(), 1e-30))
+    return FittedTable(table.astype(np.float32), relative, share, final.astype(np.float32))
 
 
 def round_table(table: Floats, weight: npt.NDArray) -> tuple[npt.NDArray[np.int8], Floats]:
