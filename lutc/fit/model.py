@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from lutc.fit.checkpoint import Checkpoints, checkpoint_key
 from lutc.fit.conv import Geometry, fit_conv
 from lutc.fit.convolve import Convolution, Layer, dense_convolution
 from lutc.fit.executor import CutModel, Tensors, shortcut
-from lutc.fit.linear import FittedLayer, fit_linear, run_linear
+from lutc.fit.linear import Factors, FittedLayer, fit_linear, run_linear
 from lutc.fit.parallel import available_threads, use_threads
 from lutc.forms import LayerChoice
 from lutc.ir.lookup import add_functions, lut_conv, lut_linear, project
@@ -64,12 +64,14 @@ class FitResult:
         layers: One report per replaced layer, in graph order.
         samples: Calibration samples used.
         output_error: Squared error over variance of each floating-point model output, on the calibration samples.
+        factors: What each layer's table was made from, by the name of the layer's output.
     """
 
     model: ir.Model
     layers: list[LayerReport]
     samples: int
     output_error: dict[str, float]
+    factors: Mapping[str, Factors] = dataclasses.field(default_factory=dict)
 
 
 def fit_model(
@@ -129,7 +131,8 @@ def fit_model(
     if progress:
         progress("fit", len(cut.sites), len(cut.sites), "")
     reports = [_report(choice, run.layers[name]) for name, choice in wanted.items()]
-    return FitResult(_rewrite(model, wanted, run.layers), reports, kept.samples, errors)
+    factors = {name: layer.factors for name, layer in run.layers.items()}
+    return FitResult(_rewrite(model, wanted, run.layers), reports, kept.samples, errors, factors)
 
 
 def _cost(cut: CutModel, batch: Tensors) -> int:
