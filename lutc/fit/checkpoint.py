@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import os
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,10 @@ from lutc.fit.linear import Factors, FittedLayer
 from lutc.ir.parameters import ConvParameters, LookupParameters, ProjectParameters
 
 
-def checkpoint_key(
-    model: bytes, choices: Iterable[str], batches: Iterable[Mapping[str, npt.NDArray]], seed: int
-) -> str:
-    """A hash of everything that a fit depends on: 24 hex digits."""
+def checkpoint_key(model: bytes, batches: Iterable[Mapping[str, npt.NDArray]], seed: int) -> str:
+    """A hash of everything that all fits of a compilation depend on: 24 hex digits."""
     digest = hashlib.sha256(model)
     digest.update(__version__.encode())
-    digest.update("\n".join(choices).encode())
     digest.update(str(seed).encode())
     for batch in batches:
         for name in sorted(batch):
@@ -37,20 +34,28 @@ def checkpoint_key(
 class Checkpoints:
     """Fitted layers of one compilation in a folder.
 
+    A layer is fitted to what the layers before it answer: it is found again where these are the same, whatever has
+    become of the layers behind it.
+
     Args:
         folder: Made if missing; None keeps nothing.
         key: `checkpoint_key` of the compilation; layers of another key are not found.
+        layers: What each layer is and becomes, in the order of fitting.
     """
 
-    def __init__(self, folder: str | os.PathLike[str] | None, key: str) -> None:
+    def __init__(self, folder: str | os.PathLike[str] | None, key: str, layers: Sequence[str]) -> None:
         self._folder = None if folder is None else Path(folder)
-        self._key = key
+        self._names = []
+        digest = hashlib.sha256(key.encode())
+        for index, layer in enumerate(layers):
+            digest.update(f"{layer}\n".encode())
+            self._names.append(f"{digest.hexdigest()[:24]}-{index:04d}.npz")
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
 
     def _path(self, index: int) -> Path:
         assert self._folder is not None
-        return self._folder / f"{self._key}-{index:04d}.npz"
+        return self._folder / self._names[index]
 
     def save(self, index: int, layer: FittedLayer) -> None:
         """Keep a finished layer; the file appears whole or not at all."""

@@ -14,11 +14,12 @@ import onnx_ir as ir
 
 from lutc.errors import UsageError
 from lutc.fit.checkpoint import Checkpoints, checkpoint_key
-from lutc.fit.conv import Geometry, fit_conv
-from lutc.fit.convolve import Convolution, Layer, dense_convolution
+from lutc.fit.conv import fit_conv
+from lutc.fit.convolve import Convolution
 from lutc.fit.executor import CutModel, Tensors, shortcut
 from lutc.fit.linear import Factors, FittedLayer, fit_linear, run_linear
 from lutc.fit.parallel import available_threads, use_threads
+from lutc.fit.sites import dense_layer, site_geometry, token_mask
 from lutc.forms import LayerChoice
 from lutc.ir.lookup import add_functions, lut_conv, lut_linear, project
 from lutc.ir.parameters import ConvParameters
@@ -117,9 +118,10 @@ def fit_model(
     kept = keep_samples(source, input_specs(model), cost=lambda batch: _cost(cut, batch), budget=budget, seed=seed)
     if note:
         note(f"calibration: {kept.samples} of {kept.seen} samples, {kept.cost / 1e9:.2f} GB of activations")
-    texts = [f"{name} {choice.form}" for name, choice in wanted.items()]
     checkpoints = Checkpoints(
-        checkpoint_dir, checkpoint_key(proto.SerializeToString(deterministic=True), texts, kept.batches, seed)
+        checkpoint_dir,
+        checkpoint_key(proto.SerializeToString(deterministic=True), kept.batches, seed),
+        [f"{site.output[0]} {wanted[site.output[0]].form}" for site in cut.sites],
     )
     with use_threads(threads):
         run = _Run(proto, cut, wanted, kept.batches, seed, threads)
@@ -144,38 +146,11 @@ def _cost(cut: CutModel, batch: Tensors) -> int:
         size = sum(array.nbytes for array in tensors.values())
         if index < len(cut.sites):
             site = cut.sites[index]
-            y = _dense(site, cut)(tensors[site.input[0]])
+            y = dense_layer(site, cut)(tensors[site.input[0]])
             size += y.nbytes
             tensors[site.output[0]] = y
         peak = max(peak, size)
     return 2 * peak
-
-
-def _dense(site: onnx.NodeProto, cut: CutModel, threads: int = 1) -> Layer:
-    """What the original layer computes, as a function of its input."""
-    weight = cut.constant(site.input[1])
-    bias = cut.constant(site.input[2]) if len(site.input) > 2 and site.input[2] else None
-    if site.op_type == "Conv":
-        return dense_convolution(weight, bias, _geometry(site, weight), threads)
-
-    def linear(x: Floats) -> Floats:
-        y = x.reshape(-1, len(weight)) @ weight  # one product, not one per sample
-        if bias is not None:
-            y += bias
-        return y.reshape(*x.shape[:-1], -1)
-
-    return linear
-
-
-def _geometry(site: onnx.NodeProto, weight: Floats) -> Geometry:
-    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in site.attribute}
-    return Geometry(
-        kernel_shape=tuple(weight.shape[2:]),
-        strides=tuple(attributes.get("strides", (1, 1))),
-        pads=tuple(attributes.get("pads", (0, 0, 0, 0))),
-        dilations=tuple(attributes.get("dilations", (1, 1))),
-        group=int(attributes.get("group", 1)),
-    )
 
 
 class _Run:
@@ -194,7 +169,7 @@ class _Run:
         self._cut, self._wanted, self._seed, self._threads = cut, wanted, seed, threads
         self._clean: list[Tensors] = [dict(batch) for batch in batches]
         self._compressed: list[Tensors] = [{} for _ in batches]
-        self._masks = [_token_mask(batch) for batch in batches]
+        self._masks = [token_mask(batch) for batch in batches]
         self.layers: dict[str, FittedLayer] = {}
 
     def step(self, index: int, checkpoints: Checkpoints) -> None:
@@ -203,7 +178,7 @@ class _Run:
         site = self._cut.sites[index]
         choice = self._wanted[site.output[0]]
         weight = self._cut.constant(site.input[1])
-        dense = _dense(site, self._cut, self._threads)
+        dense = dense_layer(site, self._cut, self._threads)
         source, output = site.input[0], site.output[0]
         with np.errstate(over="ignore", invalid="ignore"):
             for clean in self._clean:
@@ -258,7 +233,7 @@ class _Run:
         seed: int,
     ) -> FittedLayer:
         if choice.kind == "conv":
-            return fit_conv(inputs, targets, weight, _geometry(site, weight), choice.form, seed=seed)
+            return fit_conv(inputs, targets, weight, site_geometry(site, weight), choice.form, seed=seed)
         x_rows, y_rows = [], []
         total = sum(x.size // x.shape[-1] for x in inputs)
         for number, (x, y, mask) in enumerate(zip(inputs, targets, self._masks, strict=True)):
@@ -289,14 +264,6 @@ class _Run:
                 b = np.concatenate([compressed.ravel() for _, compressed in pairs])
                 errors[name] = float(((a - b) ** 2).sum() / max(((a - a.mean()) ** 2).sum(), 1e-30))
         return errors
-
-
-def _token_mask(batch: Tensors) -> npt.NDArray | None:
-    """The attention mask among the inputs: integers or booleans of rank 2 called like a mask."""
-    for name, array in batch.items():
-        if "mask" in name.lower() and array.dtype.kind in "biu" and array.ndim == 2 and array.any():
-            return array != 0
-    return None
 
 
 def _report(choice: LayerChoice, layer: FittedLayer) -> LayerReport:
