@@ -8,6 +8,6 @@ setup(
         *("lutc." + p for p in find_packages(include=["passes", "passes.*"])),
     ],
     package_dir={"lutc": "lutc", "lutc.passes": "passes"},
-    package_data={"lutc": ["py.typed"]},
+    package_data={"lutc": ["py.typed"], "lutc.cost": ["defaults/*.json"]},
     cmake_source_dir=".",
 )

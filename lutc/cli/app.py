@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from lutc import __version__
-from lutc.cli import bench, compile, evaluate, inspect, run
+from lutc.cli import bench, compile, evaluate, inspect, run, targets
 from lutc.errors import LutcError
 
 INTERRUPTED = 130
@@ -29,6 +29,7 @@ app.command("run")(run.command)
 app.command("bench")(bench.command)
 app.command("inspect")(inspect.command)
 app.command("eval")(evaluate.command)
+app.command("targets")(targets.command)
 
 
 def _print_version(wanted: bool) -> None:

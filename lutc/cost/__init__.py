@@ -1,0 +1,12 @@
+"""The cost model: seconds of every layer in every form, from measurements of this runtime's own kernels.
+
+model = CostModel.load("avx512")
+found = layer_shapes(canonical, choices, {"input_ids": (1, 128)})
+seconds = model.seconds(found.layers["dense"], Form.parse("gain-v4"), constant_bytes=40e6)
+"""
+
+from lutc.cost.model import CostModel
+from lutc.cost.observe import ModelShapes, layer_shapes
+from lutc.cost.shape import LayerShape
+
+__all__ = ["CostModel", "LayerShape", "ModelShapes", "layer_shapes"]

@@ -1,0 +1,148 @@
+"""The layers that a cost model is measured on."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+
+from lutc.cost.shape import ACTIVATIONS, LayerShape
+from lutc.forms import Form
+
+_SMALL = (64, 96, 192, 64, 160, 256, 64, 384, 32)
+_MIDDLE = (384, 1536, 384, 384, 1152, 64, 768, 256)
+_LARGE = (768, 3072, 768, 2304, 1024, 1024, 3072, 768)
+
+_LINEAR_FORMS = (
+    "fp32 int8 gain-v2 gain-v3 gain-v4 gain-v5 gain-v6 gain-v8 gain-v12 gain-v16",
+    "gain-v3k8 gain-v4k8 gain-v6k8 gain-v2k4 gain-v4k4",
+    "gain-v3-g15 gain-v4-g15 gain-v4k8-g15 gain-v3-g127",
+    "plain-v2 plain-v3 plain-v4 plain-v6 plain-v8 plain-v12 plain-v16 plain-v32 plain-v4k8 plain-v8k8 plain-v4k4",
+    "gain-v3-proj gain-v4-proj gain-v4-block64 plain-v8-proj",
+)
+_LARGE_FORMS = ("fp32", "int8", "gain-v3", "gain-v4", "plain-v8")
+_CONV_FORMS = (
+    "fp32 int8 gain-v2 gain-v3 gain-v4 gain-v8 gain-v4k8 gain-v4k4 gain-v4-g15 gain-v4k8-g15 gain-v4-g127",
+    "plain-v4 plain-v8 plain-v16 plain-v8k8 plain-v4k4",
+)
+_EPILOGUE_FORMS = ("fp32", "int8", "gain-v4", "plain-v8")
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    """Layers that feed each other, and the rows to run them with.
+
+    Attributes:
+        layers: Shapes and forms.
+        rows: Several sizes leave the rows of linear layers to the run; one fixes them.
+    """
+
+    layers: tuple[tuple[LayerShape, Form], ...]
+    rows: tuple[int, ...] = ()
+
+    def shapes(self, rows: int) -> list[tuple[LayerShape, Form]]:
+        """The layers at so many rows (0: as they are)."""
+        if not rows:
+            return list(self.layers)
+        return [(dataclasses.replace(shape, image=(rows, 1)), form) for shape, form in self.layers]
+
+
+def linear_chain(form: str, sizes: Sequence[int], rows: Iterable[int]) -> Chain:
+    """Linear layers of one form, `sizes` being the features between them."""
+    rows = tuple(rows)
+    parsed = Form.parse(form)
+    return Chain(tuple((LayerShape.linear(rows[0], a, b), parsed) for a, b in itertools.pairwise(sizes)), rows)
+
+
+def full_grid(isa: str) -> list[Chain]:
+    """Everything that a form's time depends on."""
+    slow = isa == "scalar"
+    chains = []
+    for form in _words(_LINEAR_FORMS):
+        chains += [linear_chain(form, _SMALL, (rows,)) for rows in ((1, 24, 130) if slow else (1, 4))]
+        if slow:
+            continue
+        chains.append(linear_chain(form, _SMALL, (16, 24, 48, 64, 80, 128, 197, 512, 2048)))
+        chains += [linear_chain(form, _MIDDLE, (rows,)) for rows in (1, 8)]
+        chains.append(linear_chain(form, _MIDDLE, (16, 32, 100, 128, 384)))
+        if form in _LARGE_FORMS:
+            chains += [linear_chain(form, _LARGE, (1,)), linear_chain(form, _LARGE, (16, 64, 128))]
+    for form in _words(_CONV_FORMS):
+        parsed = Form.parse(form)
+        chains += [Chain(tuple(_fitting(shapes, parsed))) for shapes in _conv_shapes(slow)]
+    chains += list(_epilogues())
+    chains += list(_attentions(slow))
+    return chains
+
+
+def tiny_grid(isa: str) -> list[Chain]:
+    """A few layers of a few forms: enough to see that measuring works."""
+    del isa
+    return [linear_chain(form, (16, 48, 32, 64), (rows,)) for form in ("fp32", "int8", "gain-v4") for rows in (1, 40)]
+
+
+def _words(lines: Iterable[str]) -> Iterator[str]:
+    return itertools.chain.from_iterable(line.split() for line in lines)
+
+
+def _fitting(shapes: Iterable[LayerShape], form: Form) -> Iterator[tuple[LayerShape, Form]]:
+    """Shapes with the form where they can take it, else dense."""
+    for shape in shapes:
+        lookups = not form.dense and shape.D // shape.group >= 8
+        yield shape, form if form.dense or lookups else Form()
+
+
+def _conv(channels: int, size: int | tuple[int, int], outputs: int, kernel: int = 3, stride: int = 1) -> LayerShape:
+    image = size if isinstance(size, tuple) else (size, size)
+    pad = kernel // 2
+    return LayerShape(
+        "conv", channels, outputs, image=image, kernel=(kernel, kernel), strides=(stride, stride), pads=(pad,) * 4
+    )
+
+
+def _depthwise(channels: int, size: int, stride: int = 1, kernel: int = 3) -> LayerShape:
+    return dataclasses.replace(_conv(channels, size, channels, kernel, stride), group=channels)
+
+
+def _conv_shapes(slow: bool) -> list[list[LayerShape]]:
+    """Chains of convolutions: a small residual network, a large one, separable ones, odd ones."""
+    small = [
+        _conv(3, 32, 16), _conv(16, 32, 16), _conv(16, 32, 32, 3, 2), _conv(32, 16, 32), _conv(32, 16, 64, 3, 2),
+        _conv(64, 8, 64), _conv(64, 8, 128, 1), _conv(128, 8, 128),
+    ]  # fmt: skip
+    if slow:
+        return [small]
+    large = [
+        _conv(32, 56, 64), _conv(64, 56, 64), _conv(64, 56, 128, 1), _conv(128, 56, 128, 3, 2), _conv(128, 28, 256, 1),
+        _conv(256, 28, 256, 3, 2), _conv(256, 14, 64, 1), _conv(64, 14, 256, 1), _conv(256, 14, 512, 3, 2),
+        _conv(512, 7, 512),
+    ]  # fmt: skip
+    separable = [
+        _conv(3, 96, 16, 3, 2), _depthwise(16, 48), _conv(16, 48, 32, 1), _depthwise(32, 48, 2), _conv(32, 24, 64, 1),
+        _depthwise(64, 24, 1, 5), _conv(64, 24, 64, 1), _depthwise(64, 24, 2), _conv(64, 12, 128, 1),
+        _depthwise(128, 12), _conv(128, 12, 128, 1),
+    ]  # fmt: skip
+    odd = [
+        _conv(16, (30, 60), 24, 5), dataclasses.replace(_conv(24, (30, 60), 48), group=2),
+        LayerShape("conv", 48, 40, image=(30, 60), kernel=(1, 7), pads=(0, 3, 0, 3)),
+        LayerShape("conv", 40, 64, image=(30, 60), kernel=(3, 3), pads=(2, 2, 2, 2), dilations=(2, 2)),
+        _conv(64, (30, 60), 48, 1), LayerShape("conv", 48, 16, image=(30, 60), kernel=(3, 3)),
+    ]  # fmt: skip
+    return [small, large, separable, odd]
+
+
+def _epilogues() -> Iterator[Chain]:
+    for form in _EPILOGUE_FORMS:
+        parsed = Form.parse(form)
+        shapes = [LayerShape.linear(64, 256, 256, activation=name) for name in ACTIVATIONS]
+        shapes += [LayerShape.linear(64, 256, 256, residual=True), LayerShape.linear(64, 256, 256)]
+        yield Chain(tuple((shape, parsed) for shape in shapes))
+
+
+def _attentions(slow: bool) -> Iterator[Chain]:
+    for length, features, heads in ((16, 384, 12), (64, 256, 4), (128, 384, 12), (50, 768, 12), (256, 192, 3)):
+        if slow and length > 64:
+            continue
+        for kind in ("fp32", "int16"):
+            shape = LayerShape("attention", features, features, image=(length, length), heads=heads)
+            yield Chain(((shape, Form.parse(kind)),))

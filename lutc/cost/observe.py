@@ -1,0 +1,148 @@
+"""Which shapes a model's layers have at given input shapes: the model runs once, dense, and is watched."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from lutc.cost.shape import LayerShape
+from lutc.forms import LayerChoice
+from lutc.fuse import fuse
+from lutc.session import InferenceSession
+from lutc.synthetic import synthesise
+from lutc.write import write_artifact
+
+_RUNS = 5
+_PREFIX = "lutc.layer."
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelShapes:
+    """A model's layers at given input shapes.
+
+    Attributes:
+        layers: Shape by layer name; a layer that the compiler folds away, or that no run executes, is missing.
+        rest_seconds: One thread's time for all other steps (normalisations, shuffles ...), whatever the forms.
+        rest_bytes: Constants of those.
+    """
+
+    layers: Mapping[str, LayerShape]
+    rest_seconds: float
+    rest_bytes: int
+
+
+def layer_shapes(
+    model: ir.Model,
+    choices: Sequence[LayerChoice],
+    shapes: Mapping[str, Sequence[int | None]] | None = None,
+    *,
+    feeds: Mapping[str, np.ndarray] | None = None,
+    isa: str | None = None,
+) -> ModelShapes:
+    """The shapes of a canonical model's layers, activations and residuals that their steps take up included.
+
+    Args:
+        model: Canonical; not changed.
+        choices: Of this very model, from `choose_layers`; their forms do not matter.
+        shapes: Sizes by input name, as `lutc.synthetic.synthesise` takes them.
+        feeds: Inputs by name instead, such as a calibration sample.
+        isa: Whose kernels run; the best of this CPU by default.
+
+    Raises:
+        UsageError: `shapes` or `feeds` do not fit the model.
+        UnsupportedModelError: The runtime cannot run the model.
+    """
+    copy = model.clone()
+    names = {str(choice.node.outputs[0].name): f"{_PREFIX}{i}" for i, choice in enumerate(choices)}
+    for node in copy.graph:
+        node.name = names.get(str(node.outputs[0].name), node.name)
+    with tempfile.TemporaryDirectory(prefix="lutc-shapes-") as folder:
+        path = Path(folder) / "dense.lut"
+        write_artifact(fuse(copy), path, target="scalar", report={})  # without tables targets do not differ
+        session = InferenceSession(path, threads=1, isa=isa)
+        if feeds is None:
+            feeds = synthesise(session.get_inputs(), shapes)
+        steps = _watch(session, feeds)
+    attributes = {step["name"]: step.get("attrs", {}) for step in json.loads(session.metadata("lutc.plan"))["steps"]}
+    layers: dict[str, LayerShape] = {}
+    rest_seconds, rest_bytes = 0.0, 0
+    for step in steps:
+        name = str(step["name"])
+        if name.startswith(_PREFIX) and step["op"] in _READERS:
+            shape = _READERS[step["op"]](attributes[name], step["inputs"], step["outputs"])
+            layers[choices[int(name.removeprefix(_PREFIX))].name] = shape
+        else:
+            rest_seconds += step["microseconds"] * 1e-6
+            rest_bytes += sum(4 * math.prod(operand[1]) for operand in step["inputs"] if operand and operand[2])
+    return ModelShapes(layers, rest_seconds, rest_bytes)
+
+
+def _watch(session: InferenceSession, feeds: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """The steps of a run, each with the least time of a few runs."""
+    session.run(None, feeds)
+    found: list[list[dict[str, Any]]] = []
+    for _ in range(_RUNS):
+        with session.profiling():
+            session.run(None, feeds)
+        found.append(session.profile())
+    return [
+        {**steps[0], "microseconds": min(step["microseconds"] for step in steps)} for steps in zip(*found, strict=True)
+    ]
+
+
+_Operand = tuple[str, tuple[int, ...], bool]
+
+
+def _linear(attrs: Mapping[str, Any], inputs: Sequence[_Operand | None], outputs: Sequence[_Operand]) -> LayerShape:
+    x, weight = _dims(inputs[0]), _dims(inputs[1])
+    return LayerShape.linear(
+        math.prod(x[:-1]), weight[0], weight[1], activation=_activation(attrs), residual=_present(inputs, 3)
+    )
+
+
+def _conv(attrs: Mapping[str, Any], inputs: Sequence[_Operand | None], outputs: Sequence[_Operand]) -> LayerShape:
+    x, weight = _dims(inputs[0]), _dims(inputs[1])
+    return LayerShape(
+        "conv", x[1], weight[0], batch=x[0], image=(x[2], x[3]), kernel=(weight[2], weight[3]),
+        strides=_pair(attrs, "strides"), dilations=_pair(attrs, "dilations"), group=int(attrs.get("group", 1)),
+        pads=tuple(attrs.get("pads", (0, 0, 0, 0))), activation=_activation(attrs), residual=_present(inputs, 3),
+    )  # fmt: skip
+
+
+def _attention(attrs: Mapping[str, Any], inputs: Sequence[_Operand | None], outputs: Sequence[_Operand]) -> LayerShape:
+    q, y = _dims(inputs[0]), _dims(outputs[0])
+    packed = attrs.get("packed")
+    keys = _dims(inputs[1])[1] if _present(inputs, 1) and not packed else q[1]
+    return LayerShape(
+        "attention", int(packed[0]) if packed else q[-1], y[-1], batch=y[0], image=(y[1], keys),
+        heads=int(attrs.get("num_heads", 1)),
+    )  # fmt: skip
+
+
+_READERS = {"linear": _linear, "conv": _conv, "attention": _attention}
+
+
+def _dims(operand: _Operand | None) -> tuple[int, ...]:
+    assert operand is not None
+    return tuple(int(size) for size in operand[1])
+
+
+def _present(inputs: Sequence[_Operand | None], position: int) -> bool:
+    return len(inputs) > position and inputs[position] is not None
+
+
+def _activation(attrs: Mapping[str, Any]) -> str:
+    return str(attrs.get("activation", "none"))
+
+
+def _pair(attrs: Mapping[str, Any], name: str) -> tuple[int, int]:
+    first, second = attrs.get(name, (1, 1))
+    return int(first), int(second)
