@@ -3,6 +3,7 @@
 
 #include "errors.h"
 
+void bind_expand(pybind11::module_& m);
 void bind_kernels(pybind11::module_& m);
 void bind_peaks(pybind11::module_& m);
 void bind_session(pybind11::module_& m);
@@ -11,6 +12,7 @@ PYBIND11_MODULE(_runtime, m) {
   m.doc() = "lutc's C++ runtime";
   lutc::python::bind_errors(m);
   bind_kernels(m);
+  bind_expand(m);
   bind_peaks(m);
   bind_session(m);
 }

@@ -19,13 +19,14 @@ from lutc.canonicalise import canonicalise
 from lutc.errors import UsageError
 from lutc.evaluate import load_callable
 from lutc.fit import fit_model
+from lutc.fit.factored import check_size
 from lutc.forms import INT8, INT16, LayerChoice, choose_layers
 from lutc.fuse import fuse
 from lutc.inputs import needed_samples, requested_shapes
 from lutc.ir.opset import supported_ops
 from lutc.load import check_supported, load_model
 from lutc.observe import open_source
-from lutc.pack import pack, resolve_target
+from lutc.pack import expand_tables, pack, resolve_target
 from lutc.passes.quantise_dense import QuantiseDense
 from lutc.progress import Progress
 from lutc.report import dense_bytes, layer_rows
@@ -62,6 +63,7 @@ def compile(
     threads: int | None = None,
     seed: int = 0,
     resume: str | os.PathLike[str] | None = None,
+    size: str = "auto",
     score: Any = None,
     max_drop: float | None = None,
     dry_run: bool = False,
@@ -84,6 +86,8 @@ def compile(
         threads: of the compiler; all granted CPUs by default. Does not change the result.
         seed: same model, samples, seed and version give the same bytes.
         resume: folder of checkpoints: finished layers are stored there and not fitted again.
+        size: "small" stores the factors of every table, which the runtime makes when it loads the artifact; "fast" stores
+            tables; "auto" is small where that loses nothing on held-out samples.
         score: function of a session that returns a number (higher is better), or its name "pkg.mod:fn".
         max_drop: largest allowed drop of the score.
         dry_run: stop after choosing; nothing is fitted or written.
@@ -102,6 +106,7 @@ def compile(
     isa = resolve_target(target)
     if max_drop is not None and score is None:
         raise UsageError("--max-drop needs a score to measure: add --score pkg.mod:function")
+    check_size(size)
     scorer = load_callable(score, "--score") if isinstance(score, str) else score
     rules = [_rules(flags, name) for flags, name in ((keep, "--keep"), (form, "--form"))]
     destination = _destination(model, output, dry_run)
@@ -120,15 +125,17 @@ def compile(
     if replaced:
         if calib is None:
             raise UsageError(needed_samples(graph, len(replaced)))
-        graph, results = _fit(graph, choices, calib, seed, threads, resume, progress)
+        graph, results = _fit(graph, choices, calib, seed, threads, resume, progress, size)
     report["layers"] = layer_rows(choices, results)
     graph = QuantiseDense(integer)(graph).model
     plan = fuse(graph)
+    if size == "fast":
+        expand_tables(plan)  # of a model that came with factors
     pack(plan, isa)
     if save_onnx is not None:
         _save_onnx(graph, Path(save_onnx))
-    size = write_artifact(plan, destination, target=isa, report=report, check=InferenceSession)
-    report = {**report, "bytes": size, "target": isa, "lutc": __version__}
+    written = write_artifact(plan, destination, target=isa, report=report, check=InferenceSession)
+    report = {**report, "bytes": written, "target": isa, "lutc": __version__}
     if scorer is not None:
         report["score"] = check_budget(scorer, model, destination, report, max_drop)
     return CompileResult(destination, report)
@@ -142,10 +149,13 @@ def _fit(
     threads: int | None,
     resume: str | os.PathLike[str] | None,
     progress: Progress,
+    size: str,
 ) -> tuple[ir.Model, Mapping[str, Mapping[str, Any]]]:
     """Observes the samples and fits every chosen layer: the compressed model, and what to report by layer name."""
     source = open_source(calib)
-    result = fit_model(graph, choices, source, seed=seed, threads=threads, progress=progress, checkpoint_dir=resume)
+    result = fit_model(
+        graph, choices, source, seed=seed, threads=threads, progress=progress, checkpoint_dir=resume, size=size
+    )
     return result.model, {layer.name: dataclasses.asdict(layer) for layer in result.layers}
 
 

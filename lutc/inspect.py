@@ -45,8 +45,18 @@ class Artifact:
     tensor_bytes: dict[str, int]
 
     @property
+    def expanded_bytes(self) -> int:
+        """Bytes of the tables that a runtime makes from factors when it loads the file (before padding)."""
+        total = 0
+        for step in self.plan.get("init", []):
+            atoms, weight = (self.plan["values"][value]["shape"] for value in step["inputs"][:2])
+            columns = weight[1] if len(weight) == 2 else weight[0] * weight[2] * weight[3]
+            total += atoms[0] // step.get("attrs", {}).get("group", 1) * atoms[1] * columns
+        return total
+
+    @property
     def layers(self) -> list[dict[str, Any]]:
-        """For each linear, convolution or attention: name, op, form, group_sizes, codebooks, rank, bytes, error."""
+        """For each linear, convolution or attention: name, op, form, group_sizes, codebooks, rank, bytes, error ..."""
         return self.report.get("layers", [])
 
     def summary(self) -> dict[str, Any]:
@@ -64,6 +74,8 @@ class Artifact:
             "hash": self.hash,
             **ports,
             "steps": len(self.plan["steps"]),
+            "tables_made_at_load": len(self.plan.get("init", [])),
+            "expanded_bytes": self.expanded_bytes,
             "lookup_layers": sum(layer.get("form") not in DENSE_FORMS for layer in self.layers),
             "int8_layers": sum(layer.get("form") == "int8" for layer in self.layers),
             "dense_layers": sum(

@@ -7,6 +7,7 @@ import math
 from lutc import _runtime
 from lutc.errors import UsageError
 from lutc.fuse.rewrites.constants import drop_unused
+from lutc.ir.expand import INPUTS, TableFactors, expanded
 from lutc.plan import Plan
 
 TARGETS = ("native", "x86-64-v3", "x86-64-v4", "aarch64", "aarch64-android", "scalar")
@@ -28,35 +29,51 @@ def resolve_target(target: str) -> str:
 def pack(plan: Plan, target: str) -> None:
     """Lays every table out in place for `target` (resolved, not "native"); steps that share a table go on doing so.
 
-    A table whose every reader has, in every run, so few rows that the kernels read whole rows of it stays canonical.
-    Where the number of rows is not known here, speed at many decides: a second copy for few would double the tables.
+    Init steps make theirs in the same layout. A table whose every reader has, in every run, so few rows that the
+    kernels read whole rows of it stays canonical. Where the number of rows is not known here, speed at many decides:
+    a second copy for few would double the tables.
     """
     layout = _runtime.kernels.layouts_for(target)[0]  # a runtime whose kernels want another converts at load
     few = _few_rows(plan, target)
-    packed: dict[tuple[str, int], int] = {}
+    makers = {step.outputs[0]: step for step in plan.init}
+    packed: dict[tuple[int, int], int] = {}
     for step in plan.steps:
         if step.op not in ("lut_linear", "lut_conv") or step.attrs["layout"] != CANONICAL:
             continue
         group = int(str(step.attrs.get("group", 1)))
-        source = plan.values[step.inputs[1]].tensor
-        assert source is not None, step.name
+        source = step.inputs[1]
         if source in few:
             continue
-        if (source, group) not in packed:
-            table = _runtime.kernels.pack_table(plan.tensors[source], layout, group)
-            packed[source, group] = plan.add_constant(f"{source}.{layout}", table)
-        step.inputs[1] = packed[source, group]
+        if source in makers:
+            makers[source].attrs["layout"] = layout
+            plan.values[source].dtype = "u8"
+        elif (source, group) not in packed:
+            table = _runtime.kernels.pack_table(plan.constant(source), layout, group)
+            packed[source, group] = plan.add_constant(f"{plan.values[source].tensor}.{layout}", table)
+        step.inputs[1] = packed.get((source, group), source)
         step.attrs["layout"] = layout
     drop_unused(plan)  # the canonical copies
 
 
-def _few_rows(plan: Plan, target: str) -> set[str]:
-    """Names of the tables that only `lut_linear` steps read whose rows are known now and few enough for `target`."""
-    most: dict[str, float] = {}
+def expand_tables(plan: Plan) -> None:
+    """Makes what the init steps would make: the tables become constants, still in the canonical layout."""
+    for step in plan.init:
+        arrays = dict(zip(INPUTS, (plan.constant(value) for value in step.inputs), strict=True))
+        factors = TableFactors(**arrays, group=int(str(step.attrs.get("group", 1))))  # type: ignore[arg-type]
+        table = plan.add_constant(f"{step.name}.table", expanded(factors))
+        for reader in plan.steps:
+            reader.inputs = [table if value == step.outputs[0] else value for value in reader.inputs]
+    plan.init = []
+    drop_unused(plan)
+
+
+def _few_rows(plan: Plan, target: str) -> set[int]:
+    """The tables that only `lut_linear` steps read whose rows are known now and few enough for `target`."""
+    most: dict[int, float] = {}
     for step in plan.steps:
         if step.op not in ("lut_linear", "lut_conv"):
             continue
-        source = str(plan.values[step.inputs[1]].tensor)
+        source = step.inputs[1]
         rows = (plan.values[step.outputs[0]].shape or (None,))[:-1] if step.op == "lut_linear" else (None,)
         known = [dim for dim in rows if isinstance(dim, int)]
         count = math.prod(known) if len(known) == len(rows) else math.inf

@@ -71,11 +71,15 @@ class Port:
 
 @dataclasses.dataclass
 class Plan:
-    """An executable program: ports, values, steps in execution order, and the constants by name."""
+    """An executable program: ports, values, steps in execution order, and the constants by name.
+
+    `init` holds the steps that a runtime executes once, when it loads the plan: tables made from their factors.
+    """
 
     inputs: list[Port] = dataclasses.field(default_factory=list)
     outputs: list[Port] = dataclasses.field(default_factory=list)
     values: list[Value] = dataclasses.field(default_factory=list)
+    init: list[Step] = dataclasses.field(default_factory=list)
     steps: list[Step] = dataclasses.field(default_factory=list)
     tensors: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 

@@ -26,8 +26,9 @@ def layer_rows(
         results: by layer name, what fitting found: group_sizes, codebooks, rank, bytes, error.
 
     Returns:
-        Dicts of name, op, form, why, group_sizes, codebooks, rank, bytes (of the layer's constants), bytes_dense, error
-        (squared output error over variance on held-out samples; 0 for an fp32 layer, None where unknown).
+        Dicts of name, op, form, why, group_sizes, codebooks, rank, bytes (of the layer's constants as stored),
+        bytes_expanded (the same with its table made at load), bytes_dense, error (squared output error over variance on
+        held-out samples; 0 for an fp32 layer, None where unknown).
     """
     rows = []
     for choice in choices:
@@ -43,6 +44,7 @@ def layer_rows(
             "codebooks": 0,
             "rank": 0,
             "bytes": _bytes(choice, dense),
+            "bytes_expanded": _bytes(choice, dense),
             "bytes_dense": dense,
             "error": 0.0 if choice.form == FP32 else None,
         }

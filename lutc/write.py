@@ -16,9 +16,10 @@ import numpy as np
 from lutc import __version__
 from lutc._runtime import xxh64
 from lutc.errors import UsageError
-from lutc.plan import DTYPES, Plan, Port, Value
+from lutc.plan import DTYPES, Plan, Port, Step, Value
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Largest version read and written; a plan without init steps is written as version 1, which older readers know."""
 ALIGNMENT = 64
 HASH_OFFSET = 38  # bytes 38 .. 53 of the file hold the hash, see docs/format.md
 HASH_DIGITS = 16
@@ -94,22 +95,26 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             return {"dtype": item.dtype}
         return {"dtype": item.dtype, "tensor": item.tensor, "shape": list(item.shape or ())}
 
-    steps = []
-    for step in plan.steps:
-        entry: dict[str, Any] = {
-            "op": step.op,
-            "name": step.name[:4000],
-            "inputs": step.inputs,
-            "outputs": step.outputs,
-        }
-        if step.attrs:
-            entry["attrs"] = dict(sorted(step.attrs.items()))
-        steps.append(entry)
+    def steps(items: list[Step]) -> list[dict[str, Any]]:
+        entries = []
+        for step in items:
+            entry: dict[str, Any] = {
+                "op": step.op,
+                "name": step.name[:4000],
+                "inputs": step.inputs,
+                "outputs": step.outputs,
+            }
+            if step.attrs:
+                entry["attrs"] = dict(sorted(step.attrs.items()))
+            entries.append(entry)
+        return entries
+
     return {
         "inputs": ports(plan.inputs),
         "outputs": ports(plan.outputs),
         "values": [value(item) for item in plan.values],
-        "steps": steps,
+        **({"init": steps(plan.init)} if plan.init else {}),
+        "steps": steps(plan.steps),
     }
 
 
@@ -121,7 +126,7 @@ def _header(plan: Plan, target: str, report: dict[str, Any]) -> tuple[bytes, lis
     """The padded header (with a zero hash) and the tensors' names in file order."""
     metadata = {
         "lutc.hash": "0" * HASH_DIGITS,
-        "lutc.format": str(FORMAT_VERSION),
+        "lutc.format": str(FORMAT_VERSION if plan.init else 1),
         "lutc.producer": f"lutc {__version__}",
         "lutc.target": target,
         "lutc.plan": _dumps(plan_json(plan)),

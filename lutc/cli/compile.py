@@ -45,6 +45,10 @@ def command(
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="DIR", help="Keep finished layers here; continue from them.")
     ] = None,
+    size: Annotated[
+        str,
+        typer.Option("--size", metavar="small|fast|auto", help="Store tables as factors: always, never, or if free."),
+    ] = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be replaced, and why.")] = False,
     save_onnx: Annotated[
         Path | None, typer.Option("--save-onnx", metavar="PATH", help="Also write the compressed model as ONNX.")
@@ -69,6 +73,7 @@ def command(
             threads=threads,
             seed=seed,
             resume=resume,
+            size=size,
             score=score,
             max_drop=max_drop,
             dry_run=dry_run,

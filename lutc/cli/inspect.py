@@ -37,6 +37,11 @@ def command(
         f"  {summary['steps']} steps, {summary['lookup_layers']} lookup and {summary['dense_layers']} dense layers "
         f"({summary['int8_layers']} in int8)"
     )
+    if summary["tables_made_at_load"]:
+        out.print(
+            f"  {summary['tables_made_at_load']} tables are stored as factors and made at load: "
+            f"{megabytes(summary['expanded_bytes'])} of memory"
+        )
     if layers:
         out.print(layer_table(artifact.layers))
     if check:
@@ -56,11 +61,18 @@ def layer_table(layers: list[dict[str, Any]]) -> Any:
             layer.get("codebooks") or "",
             layer.get("rank") or "",
             megabytes(layer.get("bytes") or 0),
+            _expanded(layer),
             "" if layer.get("error") is None else f"{layer['error']:.4f}",
         ]
         for layer in layers
     ]
-    return table("", ["layer", "op", "form", "groups", ">codebooks", ">rank", ">size", ">error"], rows)
+    return table("", ["layer", "op", "form", "groups", ">codebooks", ">rank", ">size", ">in memory", ">error"], rows)
+
+
+def _expanded(layer: dict[str, Any]) -> str:
+    """The layer's size once its table is made, where that differs from what is stored."""
+    expanded = layer.get("bytes_expanded")
+    return "" if expanded in (None, layer.get("bytes")) else megabytes(expanded)
 
 
 def _groups(sizes: list[int]) -> str:

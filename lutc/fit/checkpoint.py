@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from lutc import __version__
 from lutc.fit.linear import Factors, FittedLayer
+from lutc.ir.expand import TableFactors
 from lutc.ir.parameters import ConvParameters, LookupParameters, ProjectParameters
 
 
@@ -62,7 +63,12 @@ class Checkpoints:
         if self._folder is None:
             return
         arrays: dict[str, npt.NDArray] = {"error": np.array(layer.error)}
-        parts = ((layer.lookup, "lookup"), (layer.projection, "projection"), (layer.factors, "factors"))
+        parts = (
+            (layer.lookup, "lookup"),
+            (layer.projection, "projection"),
+            (layer.factors, "factors"),
+            (layer.expand, "expand"),
+        )
         for part, name in parts:
             if part is not None:
                 for field in dataclasses.fields(part):
@@ -88,7 +94,8 @@ class Checkpoints:
             projection = _restore(ProjectParameters, arrays, "projection") if "projection.mul" in arrays else None
             lookup.check()
             factors = Factors(arrays["factors.atoms"], arrays["factors.weight"], bool(arrays["factors.exact"]))
-            return FittedLayer(lookup, projection, float(arrays["error"]), factors)
+            expand = _restore(TableFactors, arrays, "expand") if "expand.atoms" in arrays else None
+            return FittedLayer(lookup, projection, float(arrays["error"]), factors, expand)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
 

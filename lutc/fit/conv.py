@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from lutc.fit.encode import decode_rows, encode_rows
 from lutc.fit.encoder import FittedEncoder, even_groups, fit_encoder, pad_groups
+from lutc.fit.factored import round_factors, stays_tied
 from lutc.fit.linear import HELD_OUT, Factors, FittedLayer, atom_matrix, refits_entries, usage
 from lutc.fit.tables import FittedTable, Moments, fit_table, round_table
 from lutc.forms import Form
@@ -82,7 +83,14 @@ def _windows(x: Floats, y: Floats, geometry: Geometry, share: float, rng: np.ran
 
 
 def fit_conv(
-    images: list[Floats], targets: list[Floats], weight: Floats, geometry: Geometry, form: Form, *, seed: int
+    images: list[Floats],
+    targets: list[Floats],
+    weight: Floats,
+    geometry: Geometry,
+    form: Form,
+    *,
+    seed: int,
+    size: str = "fast",
 ) -> FittedLayer:
     """Fit lookups that map images to targets.
 
@@ -93,6 +101,7 @@ def fit_conv(
         geometry: The convolution's attributes.
         form: A gain or plain form without projection.
         seed: Of all sampling.
+        size: As in `fit_linear`.
 
     Returns:
         The layer.
@@ -132,29 +141,45 @@ def fit_conv(
     encoded = [encode_rows(window.pixels, encoder) for window in windows]
     for _, gains in encoded:
         gains[:, -1] = 0  # padding is looked up by nobody
-    table = np.empty((outputs, codebooks, entries, taps), np.int8)
-    scale, bias = np.empty(outputs, np.float32), np.empty(outputs, np.float32)
-    errors = np.zeros(2)
-    tied, free = np.empty_like(weight), refits_entries(form, taps * codebooks * entries)
-    for g in range(group):
-        columns = slice(g * per_output, (g + 1) * per_output)
-        view = _GroupView(encoder, g, codebooks, per_group)
+    free = size != "small" and refits_entries(form, taps * codebooks * entries)
+    views = [_GroupView(encoder, g, codebooks, per_group) for g in range(group)]
+    parts = [slice(g * per_output, (g + 1) * per_output) for g in range(group)]
+    fits = []
+    for view, columns in zip(views, parts, strict=True):
         dense = weight[columns].transpose(2, 3, 1, 0).reshape(taps * per_group, per_output)
-        fitted, gain_mean, y_mean, y_variance = _fit_group(windows, encoded, view, columns, dense, free=free)
-        integers, scale[columns] = round_table(fitted.table, view.usage(windows, encoded, second=True))
-        bias[columns] = y_mean - (gain_mean @ integers.astype(np.float64)) * scale[columns]
-        table[columns] = integers.reshape(taps, codebooks, entries, per_output).transpose(3, 1, 2, 0)
-        tied[columns] = fitted.weights.reshape(*geometry.kernel_shape, per_group, per_output).transpose(3, 2, 0, 1)
-        errors += fitted.error * y_variance, y_variance
+        fits.append(_fit_group(windows, encoded, view, columns, dense, free=free))
+    whole = _pooled(fits)
+    usages = np.stack([view.usage(windows, encoded, second=True) for view in views])
+    product = np.empty_like(weight)
+    for part, fit in zip(parts, fits, strict=True):
+        kernel = fit.table.weights.reshape(*geometry.kernel_shape, per_group, per_output)
+        product[part] = kernel.transpose(3, 2, 0, 1)
+    expand = None
+    table_size = outputs * codebooks * entries * taps
+    tied = stays_tied(size, whole, free=free, factors=encoder.atoms.size + weight.size, table=table_size)
+    if tied:
+        factored = round_factors(encoder.atoms, product, groups, usages, group=group)
+        expand, table, scale = factored.factors, factored.table, factored.scale
+    else:
+        table = np.empty((outputs, codebooks, entries, *geometry.kernel_shape), np.int8)
+        scale = np.empty(outputs, np.float32)
+        for part, fit, mean_square in zip(parts, fits, usages, strict=True):
+            integers, scale[part] = round_table(fit.table.table, mean_square)
+            taps_first = integers.reshape(*geometry.kernel_shape, codebooks, entries, per_output)
+            table[part] = taps_first.transpose(4, 2, 3, 0, 1)
+    bias = np.empty(outputs, np.float32)
+    for part, fit in zip(parts, fits, strict=True):
+        rows = table[part].transpose(3, 4, 1, 2, 0).reshape(taps * codebooks * entries, per_output)
+        bias[part] = fit.y_mean - (fit.gain_mean @ rows.astype(np.float64)) * scale[part]
     lookup = ConvParameters(
         **encoder.constants(),  # type: ignore[arg-type]
-        table=np.ascontiguousarray(table.reshape(outputs, codebooks, entries, *geometry.kernel_shape)),
+        table=np.ascontiguousarray(table),
         scale=scale,
         bias=bias,
         **dataclasses.asdict(geometry),
     )
-    error = float(errors[0] / max(errors[1], 1e-30))
-    return FittedLayer(lookup, None, error, Factors(encoder.atoms, tied, exact=not free))
+    factors = Factors(encoder.atoms, product, exact=tied or not free)
+    return FittedLayer(lookup, None, whole.tied_error if tied else whole.error, factors, expand)
 
 
 Encoded = tuple[npt.NDArray[np.uint8], Floats]
@@ -212,9 +237,36 @@ class _GroupView:
         return total.reshape(-1) / max(sum(len(window.y) for window in windows), 1)
 
 
+@dataclasses.dataclass(frozen=True)
+class _GroupFit:
+    """Tables of one convolution group.
+
+    Attributes:
+        table: The tables.
+        gain_mean: Mean gain of each entry at each tap, float64 [taps * C * K].
+        y_mean: Mean target, float64 [outputs].
+        variance: Of all targets, summed.
+    """
+
+    table: FittedTable
+    gain_mean: npt.NDArray[np.float64]
+    y_mean: npt.NDArray[np.float64]
+    variance: float
+
+
+def _pooled(fits: list[_GroupFit]) -> FittedTable:
+    """The first group's tables with the errors of all groups together."""
+    variance = max(sum(fit.variance for fit in fits), 1e-30)
+    return dataclasses.replace(
+        fits[0].table,
+        error=sum(fit.table.error * fit.variance for fit in fits) / variance,
+        tied_error=sum(fit.table.tied_error * fit.variance for fit in fits) / variance,
+    )
+
+
 def _fit_group(
     windows: list[_Windows], encoded: list[Encoded], view: _GroupView, columns: slice, dense: Floats, *, free: bool
-) -> tuple[FittedTable, npt.NDArray[np.float64], npt.NDArray[np.float64], float]:
+) -> _GroupFit:
     taps = windows[0].index.shape[1]
     entries = view.encoder.atoms.shape[1]
     width = taps * view.codebooks * entries
@@ -241,4 +293,4 @@ def _fit_group(
     fitted = fit_table(train, held_out, view.atoms(taps), dense, free=free)
     gain_mean = view.usage(windows, encoded, second=False)
     both = train + held_out
-    return fitted, gain_mean, both.y / max(rows, 1), float(both.centred().yy.sum())
+    return _GroupFit(fitted, gain_mean, both.y / max(rows, 1), float(both.centred().yy.sum()))

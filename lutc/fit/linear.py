@@ -10,9 +10,11 @@ import numpy.typing as npt
 
 from lutc.fit.encode import decode_rows, encode_rows, lookup_chunks, lookup_linear
 from lutc.fit.encoder import FittedEncoder, even_groups, fit_encoder, pad_groups
+from lutc.fit.factored import round_factors, stays_tied
 from lutc.fit.projection import apply_projection, fit_projection
 from lutc.fit.tables import Moments, fit_table, round_table
 from lutc.forms import Form
+from lutc.ir.expand import TableFactors
 from lutc.ir.parameters import LookupParameters, ProjectParameters
 
 Floats = npt.NDArray[np.float32]
@@ -49,12 +51,14 @@ class FittedLayer:
         projection: Constants of the Project in front of it, if any.
         error: Squared error over variance of the outputs on held-out rows.
         factors: What the table was made from.
+        expand: The same rounded to int8, where the layer's table is exactly what these make.
     """
 
     lookup: LookupParameters
     projection: ProjectParameters | None
     error: float
     factors: Factors
+    expand: TableFactors | None = None
 
 
 def refits_entries(form: Form, columns: int) -> bool:
@@ -103,7 +107,7 @@ def _moments(encoder: FittedEncoder, codes: npt.NDArray[np.uint8], gains: Floats
     return Moments.collect(decoded(), features, y.shape[1])
 
 
-def fit_linear(x: Floats, y: Floats, weight: Floats, form: Form, *, seed: int) -> FittedLayer:
+def fit_linear(x: Floats, y: Floats, weight: Floats, form: Form, *, seed: int, size: str = "fast") -> FittedLayer:
     """Fit lookups that map x to y.
 
     Args:
@@ -112,6 +116,7 @@ def fit_linear(x: Floats, y: Floats, weight: Floats, form: Form, *, seed: int) -
         weight: The dense layer's, float32 [D, N].
         form: A gain or plain form.
         seed: Of all sampling.
+        size: "small" makes the table from int8 factors, "auto" where that loses nothing, "fast" never.
 
     Returns:
         The layer.
@@ -130,22 +135,33 @@ def fit_linear(x: Floats, y: Floats, weight: Floats, form: Form, *, seed: int) -
         encoder = fit_encoder(x, fitted.metric, fitted.groups, form, offset=ones * 0, seed=seed, inv_scale=ones)
     codes, gains = encode_rows(x, encoder)
     entries = encoder.atoms.shape[1]
-    free = refits_entries(form, len(codes) * entries)
+    free = size != "small" and refits_entries(form, len(codes) * entries)
     cut = _split(len(x))
     held = slice(min(cut, len(x) - 1), None)
     train = _moments(encoder, codes[:, :cut], gains[:, :cut], y[:cut], free)
     held_out = _moments(encoder, codes[:, held], gains[:, held], y[held], free)
-    table = fit_table(train, held_out, atom_matrix(encoder), weight, free=free)
+    fitted = fit_table(train, held_out, atom_matrix(encoder), weight, free=free)
     mean_gain, mean_square = usage(codes, gains, entries)
-    integers, scale = round_table(table.table, mean_square)
-    bias = y.mean(axis=0, dtype=np.float64) - (mean_gain @ integers.astype(np.float64)) * scale
+    expand = None
+    factors_size = encoder.atoms.size + fitted.weights.size
+    tied = stays_tied(size, fitted, free=free, factors=factors_size, table=fitted.table.size)
+    if tied:
+        factored = round_factors(encoder.atoms, fitted.weights, encoder.groups, mean_square[None])
+        expand, table, scale = factored.factors, factored.table, factored.scale
+    else:
+        integers, scale = round_table(fitted.table, mean_square)
+        table = integers.reshape(len(codes), entries, -1)
+    unit = mean_gain @ table.reshape(len(mean_gain), -1).astype(np.float64)
+    bias = y.mean(axis=0, dtype=np.float64) - unit * scale
     lookup = LookupParameters(
         **encoder.constants(),  # type: ignore[arg-type]
-        table=integers.reshape(len(codes), entries, -1),
+        table=table,
         scale=scale,
         bias=bias.astype(np.float32),
     )
-    return FittedLayer(lookup, projection, table.error, Factors(encoder.atoms, table.weights, exact=not free))
+    error = fitted.tied_error if tied else fitted.error
+    factors = Factors(encoder.atoms, fitted.weights, exact=tied or not free)
+    return FittedLayer(lookup, projection, error, factors, expand)
 
 
 def usage(

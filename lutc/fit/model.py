@@ -21,6 +21,7 @@ from lutc.fit.linear import Factors, FittedLayer, fit_linear, run_linear
 from lutc.fit.parallel import available_threads, use_threads
 from lutc.fit.sites import dense_layer, site_geometry, token_mask
 from lutc.forms import LayerChoice
+from lutc.ir.expand import expand_table
 from lutc.ir.lookup import add_functions, lut_conv, lut_linear, project
 from lutc.ir.parameters import ConvParameters
 from lutc.observe import DEFAULT_BUDGET, CalibrationSource, input_specs, keep_samples
@@ -42,7 +43,8 @@ class LayerReport:
         group_sizes: Features read by each codebook.
         codebooks: C.
         rank: Columns of the projection; 0 without one.
-        bytes: Of the layer's constants.
+        bytes: Of the layer's constants as they are stored.
+        bytes_expanded: The same with its table made; equal to `bytes` where the table itself is stored.
         error: Squared error over variance of its outputs on held-out rows.
     """
 
@@ -53,6 +55,7 @@ class LayerReport:
     codebooks: int
     rank: int
     bytes: int
+    bytes_expanded: int
     error: float
 
 
@@ -85,6 +88,7 @@ def fit_model(
     progress: Callable[[str, int, int, str], Any] | None = None,
     checkpoint_dir: str | os.PathLike[str] | None = None,
     budget: int = DEFAULT_BUDGET,
+    size: str = "fast",
 ) -> FitResult:
     """Replace layers of a canonical model by lookups fitted to calibration samples.
 
@@ -101,6 +105,7 @@ def fit_model(
         checkpoint_dir: Folder that finished layers are kept in; layers of an earlier, interrupted run on the
             same input are read from there.
         budget: Bytes of activations kept alive.
+        size: "small" makes every table from int8 factors, "auto" where that loses nothing, "fast" none.
 
     Returns:
         The compressed model and its report.
@@ -121,10 +126,10 @@ def fit_model(
     checkpoints = Checkpoints(
         checkpoint_dir,
         checkpoint_key(proto.SerializeToString(deterministic=True), kept.batches, seed),
-        [f"{site.output[0]} {wanted[site.output[0]].form}" for site in cut.sites],
+        [f"{site.output[0]} {wanted[site.output[0]].form} {size}" for site in cut.sites],
     )
     with use_threads(threads):
-        run = _Run(proto, cut, wanted, kept.batches, seed, threads)
+        run = _Run(proto, cut, wanted, kept.batches, seed, threads, size)
         for index, site in enumerate(cut.sites):
             if progress:
                 progress("fit", index, len(cut.sites), wanted[site.output[0]].name)
@@ -164,11 +169,13 @@ class _Run:
         batches: Sequence[Tensors],
         seed: int,
         threads: int,
+        size: str,
     ) -> None:
         self._nodes = list(proto.graph.node)
         self._cut, self._wanted, self._seed, self._threads = cut, wanted, seed, threads
         self._clean: list[Tensors] = [dict(batch) for batch in batches]
         self._compressed: list[Tensors] = [{} for _ in batches]
+        self._size = size
         self._masks = [token_mask(batch) for batch in batches]
         self.layers: dict[str, FittedLayer] = {}
 
@@ -233,7 +240,8 @@ class _Run:
         seed: int,
     ) -> FittedLayer:
         if choice.kind == "conv":
-            return fit_conv(inputs, targets, weight, site_geometry(site, weight), choice.form, seed=seed)
+            geometry = site_geometry(site, weight)
+            return fit_conv(inputs, targets, weight, geometry, choice.form, seed=seed, size=self._size)
         x_rows, y_rows = [], []
         total = sum(x.size // x.shape[-1] for x in inputs)
         for number, (x, y, mask) in enumerate(zip(inputs, targets, self._masks, strict=True)):
@@ -247,7 +255,8 @@ class _Run:
                 rows = np.sort(rng.choice(rows, min(share, len(rows)), replace=False))
             x_rows.append(flat_x[rows])
             y_rows.append(flat_y[rows])
-        return fit_linear(np.concatenate(x_rows), np.concatenate(y_rows), weight, choice.form, seed=seed)
+        x, y = np.concatenate(x_rows), np.concatenate(y_rows)
+        return fit_linear(x, y, weight, choice.form, seed=seed, size=self._size)
 
     def finish(self) -> dict[str, float]:
         """Run the rest of the network; error of each floating-point output."""
@@ -268,6 +277,10 @@ class _Run:
 
 def _report(choice: LayerChoice, layer: FittedLayer) -> LayerReport:
     projection = layer.projection
+    expanded = layer.lookup.nbytes + (projection.nbytes if projection else 0)
+    stored = expanded
+    if layer.expand is not None:
+        stored += layer.expand.nbytes - layer.lookup.table.nbytes
     return LayerReport(
         name=choice.name,
         op=choice.kind,
@@ -275,7 +288,8 @@ def _report(choice: LayerChoice, layer: FittedLayer) -> LayerReport:
         group_sizes=layer.lookup.group_sizes,
         codebooks=layer.lookup.codebooks,
         rank=projection.rank if projection else 0,
-        bytes=layer.lookup.nbytes + (projection.nbytes if projection else 0),
+        bytes=stored,
+        bytes_expanded=expanded,
         error=layer.error,
     )
 
@@ -297,14 +311,20 @@ def _rewrite(model: ir.Model, wanted: Iterable[str], layers: dict[str, FittedLay
             x = nodes[0].outputs[0]
             x.name = f"{output}.projected"
             x.type = ir.TensorType(ir.DataType.FLOAT)
+        table = None
+        if layer.expand is not None:
+            nodes.append(expand_table(layer.expand, name=f"{name}.expand"))
+            table = nodes[-1].outputs[0]
         if isinstance(layer.lookup, ConvParameters):
-            nodes.append(lut_conv(x, layer.lookup, name=name))
+            nodes.append(lut_conv(x, layer.lookup, name=name, table=table))
         else:
-            nodes.append(lut_linear(x, layer.lookup, name=name))
+            nodes.append(lut_linear(x, layer.lookup, name=name, table=table))
         for node in nodes:
             node.metadata_props.update(old.metadata_props)
-            for value in node.inputs[1:]:
+            for value in node.inputs:
                 assert value is not None
+                if value in (x, old.inputs[0], table):
+                    continue
                 while value.name in graph.initializers:
                     value.name = f"{value.name}_"
                 graph.register_initializer(value)

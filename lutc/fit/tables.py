@@ -30,7 +30,8 @@ FREE_GRID = (0.01, 0.1, 1.0)
 
 _MERGE_ROWS = 4096
 
-_CLIPS = (1.0, 0.92, 0.84, 0.76, 0.68, 0.6, 0.5)
+CLIPS = (1.0, 0.92, 0.84, 0.76, 0.68, 0.6, 0.5)
+"""Clipping points tried when rounding to int8, as fractions of the largest value of a column."""
 
 
 @dataclasses.dataclass
@@ -192,12 +193,14 @@ class FittedTable:
         error: Squared error over variance on held-out rows, before rounding.
         tied: Share of columns whose free refit did not pay.
         weights: Of the tied refit, float32 [F, N]: a tied table is atoms @ weights.
+        tied_error: `error` of that tied table.
     """
 
     table: Floats
     error: float
     tied: float
     weights: Floats
+    tied_error: float
 
 
 def fit_table(
@@ -219,16 +222,21 @@ def fit_table(
     final = refit(decoded[2], weights, tied_strength)
     table = atoms @ final
     share = 1.0
+    error = tied_error = decoded[1].error(tied).sum()
     if free:
         start = atoms @ tied
         trained, strength = chosen_ridge(train, held_out, start, FREE_GRID)
         table = refit(both, table, strength)
         error = held_out.error(trained).sum()
         share = float(np.isinf(strength).mean())
-    else:
-        error = held_out.error(tied).sum()
-    relative = float(error / max(held_out.yy.sum(), 1e-30))
-    return FittedTable(table.astype(np.float32), relative, share, final.astype(np.float32))
+    variance = max(held_out.yy.sum(), 1e-30)
+    return FittedTable(
+        table.astype(np.float32),
+        float(error / variance),
+        share,
+        final.astype(np.float32),
+        float(tied_error / variance),
+    )
 
 
 def round_table(table: Floats, weight: npt.NDArray) -> tuple[npt.NDArray[np.int8], Floats]:
@@ -244,7 +252,7 @@ def round_table(table: Floats, weight: npt.NDArray) -> tuple[npt.NDArray[np.int8
     largest = np.abs(table).max(axis=0)
     best = np.full(table.shape[1], np.inf)
     chosen = np.maximum(largest, 1e-30)
-    for fraction in _CLIPS:
+    for fraction in CLIPS:
         scale = np.maximum(largest * fraction / 127, 1e-30)
         gap = np.clip(np.rint(table / scale), -127, 127) * scale - table
         error = weight.astype(np.float32) @ (gap * gap)

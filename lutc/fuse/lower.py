@@ -14,7 +14,7 @@ from lutc.fuse.dtypes import output_dtype, plan_dtype
 from lutc.fuse.quad16 import quad16
 from lutc.ir.graph import LUTC_DOMAIN
 from lutc.ir.opset import LUTC_STEPS, ONNX_STEPS
-from lutc.plan import OMITTED, Dim, Plan, Port, Step
+from lutc.plan import OMITTED, Attribute, Dim, Plan, Port, Step
 
 PROJECT_STEP = "project"  # only between lowering and the rewrite that folds it into lut_encode
 
@@ -137,8 +137,9 @@ class _Lowering:
         )
         entries = self.plan.constant(directions)
         columns = self.plan.constant(scale)
-        if entries is None or columns is None or self.plan.constant(table) is None:
-            raise ValueError("its directions, table and scale must be constants")
+        made = any(table in step.outputs for step in self.plan.init)
+        if entries is None or columns is None or (self.plan.constant(table) is None and not made):
+            raise ValueError("its directions, scale and table must be constants; an ExpandTable may make the table")
         attrs = plan_attributes(node)
         gain_limit = attrs["gain_limit"]
         codes = self.plan.add_value("u8")
@@ -162,6 +163,16 @@ class _Lowering:
         result = self.plan.add_value("f32", _dims(node.outputs[0]))
         self.index[node.outputs[0]] = result
         self.plan.steps.append(Step(op, name, [codes, table, scale, bias], [result], attrs))
+
+    def expand_table(self, node: ir.Node) -> None:
+        """ExpandTable or ExpandConvTable: a step that runs when the plan is loaded."""
+        inputs = [self._value(value) for value in node.inputs]
+        if any(self.plan.constant(value) is None for value in inputs):
+            raise ValueError("all its inputs must be constants")
+        table = self.plan.add_value("i8", _dims(node.outputs[0]))
+        self.index[node.outputs[0]] = table
+        attrs: dict[str, Attribute] = {"layout": "ckn", **plan_attributes(node)}
+        self.plan.init.append(Step("expand_table", node.name or node.outputs[0].name or "", inputs, [table], attrs))
 
     def int8_linear(self, node: ir.Node) -> None:
         """Int8Linear: its weight in the layout that every ISA reads."""
@@ -191,6 +202,8 @@ def _dims(value: ir.Value) -> tuple[Dim | None, ...] | None:
 _OWN = {
     "LutLinear": lambda lowering, node: lowering.lookup(node, "lut_linear", -1),
     "LutConv": lambda lowering, node: lowering.lookup(node, "lut_conv", 1),
+    "ExpandTable": lambda lowering, node: lowering.expand_table(node),
+    "ExpandConvTable": lambda lowering, node: lowering.expand_table(node),
     "Project": lambda lowering, node: lowering.emit(PROJECT_STEP, node, plan_attributes(node)),
     "Linear": lambda lowering, node: lowering.emit("linear", node, {"activation": "none"}),
     "Int8Linear": lambda lowering, node: lowering.int8_linear(node),

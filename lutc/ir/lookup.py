@@ -15,6 +15,7 @@ import onnx.parser
 import onnx_ir as ir
 
 from lutc.ir.bodies import HEADER, exact_convolution
+from lutc.ir.expand import expand_functions
 from lutc.ir.graph import LUTC_DOMAIN as DOMAIN
 from lutc.ir.parameters import ConvParameters, LookupParameters, ProjectParameters
 
@@ -168,9 +169,11 @@ _PROJECT = (
 
 
 def lookup_functions() -> list[ir.Function]:
-    """Fresh functions of LutLinear, LutConv and Project, generic in every shape."""
+    """Fresh functions of the lookup operators and of those that make their tables, generic in every shape."""
+    texts = (_LUT_LINEAR, _LUT_CONV, _PROJECT)
     return [
-        ir.serde.deserialize_function(onnx.parser.parse_function(text)) for text in (_LUT_LINEAR, _LUT_CONV, _PROJECT)
+        *(ir.serde.deserialize_function(onnx.parser.parse_function(text)) for text in texts),
+        *expand_functions(),
     ]
 
 
@@ -201,27 +204,32 @@ def _node(
     parameters: LookupParameters | ProjectParameters,
     attributes: Sequence[ir.Attr],
     name: str,
+    table: ir.Value | None = None,
 ) -> ir.Node:
     parameters.check()
-    constants = [_constant(array, f"{name}.{key}") for key, array in parameters.arrays().items()]
+    constants = [
+        _constant(array, f"{name}.{key}") if table is None or key != "table" else table
+        for key, array in parameters.arrays().items()
+    ]
     return ir.Node(DOMAIN, op, [x, *constants], attributes, name=name, num_outputs=1)
 
 
-def lut_linear(x: ir.Value, parameters: LookupParameters, *, name: str) -> ir.Node:
+def lut_linear(x: ir.Value, parameters: LookupParameters, *, name: str, table: ir.Value | None = None) -> ir.Node:
     """A LutLinear of x; the caller inserts it and registers its constants (inputs 1 ..) as initializers.
 
     Args:
         x: float32 [..., D].
         parameters: The layer's constants.
         name: Of the node; its constants are called `name.table` and so on.
+        table: What an ExpandTable makes, instead of the constant: the same entries.
 
     Raises:
         ValueError: A limit of docs/operators.md is broken.
     """
-    return _node("LutLinear", x, parameters, [ir.AttrInt64("gain_limit", parameters.gain_limit)], name)
+    return _node("LutLinear", x, parameters, [ir.AttrInt64("gain_limit", parameters.gain_limit)], name, table)
 
 
-def lut_conv(x: ir.Value, parameters: ConvParameters, *, name: str) -> ir.Node:
+def lut_conv(x: ir.Value, parameters: ConvParameters, *, name: str, table: ir.Value | None = None) -> ir.Node:
     """A LutConv of x, float32 [B, Cin, H, W]; see `lut_linear`."""
     attributes = [
         ir.AttrInt64("gain_limit", parameters.gain_limit),
@@ -231,7 +239,7 @@ def lut_conv(x: ir.Value, parameters: ConvParameters, *, name: str) -> ir.Node:
         ir.AttrInt64s("pads", parameters.pads),
         ir.AttrInt64("group", parameters.group),
     ]
-    return _node("LutConv", x, parameters, attributes, name)
+    return _node("LutConv", x, parameters, attributes, name, table)
 
 
 def project(x: ir.Value, parameters: ProjectParameters, *, name: str) -> ir.Node:

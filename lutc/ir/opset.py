@@ -42,6 +42,8 @@ LUTC_STEPS: dict[str, str] = {
     "LutLinear": "lut_linear",
     "LutConv": "lut_conv",
     "Project": "lut_encode",
+    "ExpandTable": "expand_table",
+    "ExpandConvTable": "expand_table",
     "Int8Linear": "int8_linear",
     "Int8Conv": "int8_conv",
 }

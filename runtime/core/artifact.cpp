@@ -190,6 +190,7 @@ Status Artifact::verify() {
                                      "; this runtime reads up to version " + std::to_string(kFormatVersion) +
                                      ": upgrade lutc, or compile the model again with this version"};
   if (version < 1) return corrupt("format version " + std::to_string(version) + " never existed");
+  version_ = version;
 
   // 3. The header.
   const uint64_t data_at = kLengthBytes + header_bytes;
@@ -244,6 +245,12 @@ const std::string& Artifact::metadata(const std::string& key) const {
   static const std::string none;
   const auto it = metadata_.find(key);
   return it == metadata_.end() ? none : it->second;
+}
+
+std::string Artifact::identity() const {
+  const std::string file = file_->identity();
+  if (file.empty()) return file;
+  return file + ":" + std::string(reinterpret_cast<const char*>(file_->data()) + kHashAt, kHashDigits);
 }
 
 Status Artifact::still_intact() {

@@ -14,7 +14,7 @@
 namespace lutc {
 
 /// The format version this runtime reads up to.
-constexpr int64_t kFormatVersion = 1;
+constexpr int64_t kFormatVersion = 2;
 
 /// A name from a plan or header as dtype; false when unknown.
 bool parse_dtype(const std::string& name, DType* out);
@@ -29,6 +29,9 @@ class Artifact {
   /// The text of a metadata entry, or "" ("lutc.plan", "lutc.producer", ...).
   const std::string& metadata(const std::string& key) const;
   size_t bytes() const { return file_->size(); }
+  int64_t version() const { return version_; }
+  /// Equal for two artifacts of one mapped file with the same content; empty when this one is private memory.
+  std::string identity() const;
 
   /// Whether the mapped file is still what was verified: cheap while nobody touched it, hashes it again when its
   /// modification time moved. Once it fails it fails for good. Thread-safe.
@@ -44,6 +47,7 @@ class Artifact {
   std::unique_ptr<FileMap> file_;
   std::mutex intact_mutex_;
   bool damaged_ = false;
+  int64_t version_ = 0;
   std::map<std::string, TensorView> tensors_;
   std::map<std::string, std::string> metadata_;
 };

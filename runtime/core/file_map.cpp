@@ -79,6 +79,17 @@ FileMap::~FileMap() {
   close(descriptor_);
 }
 
+std::string FileMap::identity() const {
+  struct stat info;
+  if (descriptor_ < 0 || fstat(descriptor_, &info) != 0) return {};
+  std::string text;
+  for (const int64_t n :
+       {static_cast<int64_t>(info.st_dev), static_cast<int64_t>(info.st_ino), static_cast<int64_t>(size_),
+        static_cast<int64_t>(modified_.tv_sec), static_cast<int64_t>(modified_.tv_nsec)})
+    text += (text.empty() ? "" : ":") + std::to_string(n);
+  return text;
+}
+
 FileMap::Change FileMap::changed() const {
   if (descriptor_ < 0) return Change::kNone;
   struct stat info;

@@ -34,6 +34,8 @@ class FileMap {
 
   const uint8_t* data() const { return data_; }
   size_t size() const { return size_; }
+  /// Device, file, size and modification time at open (or accepted since) as text; empty unless mapped.
+  std::string identity() const;
 
   enum class Change { kNone, kTouched, kTruncated };
   /// kTruncated: the mapped pages are no longer all there. kTouched: the modification time differs: contents may.

@@ -14,6 +14,9 @@ constexpr size_t kMaxName = 4096;
 constexpr size_t kMaxOperands = 64;
 constexpr size_t kMaxVariadicOperands = 4096;
 constexpr size_t kMaxAttributes = 256;
+constexpr int64_t kInitVersion = 2;  ///< the first format version whose plans may have init steps
+constexpr size_t kExpandInputs = 5;
+constexpr const char* kExpandTable = "expand_table";
 
 bool one_of(std::string_view name, std::initializer_list<const char*> names) {
   for (const char* n : names)
@@ -27,8 +30,8 @@ bool is_variadic(std::string_view op) { return one_of(op, {"concat", "max", "mea
 /// bound of `clip`) it may be meant.
 bool needs_finite_constants(std::string_view op) {
   return one_of(op, {"linear", "conv", "gemm", "mat_mul", "conv_transpose", "lut_encode", "lut_linear", "lut_conv",
-                     "layer_normalization", "rms_normalization", "add_layer_normalization", "batch_normalization",
-                     "instance_normalization"});
+                     kExpandTable, "layer_normalization", "rms_normalization", "add_layer_normalization",
+                     "batch_normalization", "instance_normalization"});
 }
 
 template <class T>
@@ -63,6 +66,7 @@ class PlanReader {
     plan_.values.resize(values->size());
     written_.resize(values->size());
     from_encode_.resize(values->size());
+    from_init_.resize(values->size());
     for (size_t i = 0; i < values->size(); ++i) LUTC_RETURN_IF_ERROR(read_value(i, (*values)[i]));
     LUTC_RETURN_IF_ERROR(read_ports("input", *inputs, &plan_.inputs));
     for (const Port& port : plan_.inputs) {
@@ -71,8 +75,10 @@ class PlanReader {
                        " is a constant or another input");
       written_[port.value] = true;
     }
+    LUTC_RETURN_IF_ERROR(read_init(root));
     plan_.steps.resize(steps->size());
-    for (size_t i = 0; i < steps->size(); ++i) LUTC_RETURN_IF_ERROR(read_step(i, (*steps)[i]));
+    for (size_t i = 0; i < steps->size(); ++i)
+      LUTC_RETURN_IF_ERROR(read_step("step " + std::to_string(i), (*steps)[i], false, &plan_.steps[i]));
     LUTC_RETURN_IF_ERROR(read_ports("output", *outputs, &plan_.outputs));
     if (plan_.outputs.empty()) return corrupt("it has no output");
     for (const Port& port : plan_.outputs) {
@@ -80,6 +86,7 @@ class PlanReader {
         return corrupt("output " + in_quotes(port.name) + ": no step computes value " + std::to_string(port.value));
       if (from_encode_[port.value])
         return corrupt("output " + in_quotes(port.name) + " is the opaque result of lut_encode");
+      if (from_init_[port.value]) return corrupt("output " + in_quotes(port.name) + " is the table of an init step");
     }
     return Status::ok();
   }
@@ -176,19 +183,45 @@ class PlanReader {
     return Status::ok();
   }
 
-  Status read_step(size_t index, const Json& entry) {
-    PlanStep& step = plan_.steps[index];
+  /// Init steps make tables from constants; nothing else may be one.
+  Status read_init(const Json& root) {
+    const Json* entries = json_member(root, "init");
+    if (entries == nullptr) return Status::ok();
+    if (!entries->is_array()) return corrupt("init is not a list");
+    if (entries->size() > kMaxSteps)
+      return corrupt(std::to_string(entries->size()) + " init steps; the limit is 1,000,000");
+    if (!entries->empty() && artifact_.version() < kInitVersion)
+      return corrupt("init steps need format version " + std::to_string(kInitVersion));
+    plan_.init.resize(entries->size());
+    for (size_t i = 0; i < entries->size(); ++i) {
+      const std::string label = "init step " + std::to_string(i);
+      PlanStep& step = plan_.init[i];
+      LUTC_RETURN_IF_ERROR(read_step(label, (*entries)[i], true, &step));
+      const std::string where = label + " " + in_quotes(step.name);
+      if (step.inputs.size() != kExpandInputs || step.outputs.size() != 1)
+        return corrupt(where + ": it needs 5 inputs and 1 output");
+      for (const int value : step.inputs)
+        if (value < 0 || !plan_.values[value].constant) return corrupt(where + ": its inputs must be constants");
+      from_init_[step.outputs[0]] = true;
+    }
+    return Status::ok();
+  }
+
+  /// `label` is the step's place, for messages.
+  Status read_step(const std::string& label, const Json& entry, bool init, PlanStep* out) {
+    PlanStep& step = *out;
     const Json* op = json_member(entry, "op");
     const Json* name = json_member(entry, "name");
     const std::string* op_text = op != nullptr ? json_string(*op) : nullptr;
     const std::string* name_text = name != nullptr ? json_string(*name) : nullptr;
     if (op_text == nullptr || op_text->empty() || op_text->size() > kMaxName || name_text == nullptr ||
         name_text->size() > kMaxName)
-      return corrupt("step " + std::to_string(index) + ": it needs op and name, strings of up to 4096 bytes");
+      return corrupt(label + ": it needs op and name, strings of up to 4096 bytes");
     step.op = *op_text;
     step.name = *name_text;
-    const std::string where =
-        "step " + std::to_string(index) + " " + in_quotes(step.name) + " (" + in_quotes(step.op) + ")";
+    const std::string where = label + " " + in_quotes(step.name) + " (" + in_quotes(step.op) + ")";
+    if (init != (step.op == kExpandTable))
+      return corrupt(where + (init ? ": an init step must be " : ": only an init step can be ") + kExpandTable);
 
     const Json* inputs = list(entry, "inputs");
     const Json* outputs = list(entry, "outputs");
@@ -211,6 +244,8 @@ class PlanReader {
       if (from_encode_[value] != takes_codes)
         return corrupt(where + ": " + input + (takes_codes ? " must be" : " cannot be") +
                        " the result of a lut_encode step");
+      if (from_init_[value] && !(i == 1 && one_of(step.op, {"lut_linear", "lut_conv"})))
+        return corrupt(where + ": " + input + " cannot be the table of an init step");
       if (needs_finite_constants(step.op) && plan_.values[value].constant && !is_finite(plan_.values[value].view))
         return corrupt(where + ": " + input + " (a constant of shape " + plan_.values[value].view.shape.to_string() +
                        ") holds NaN or infinity");
@@ -285,6 +320,7 @@ class PlanReader {
   Plan plan_;
   std::vector<bool> written_;      ///< by value: a constant, an input, or computed by a step read already
   std::vector<bool> from_encode_;  ///< by value: opaque codes
+  std::vector<bool> from_init_;    ///< by value: a table
 };
 
 }  // namespace

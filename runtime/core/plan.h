@@ -45,6 +45,7 @@ struct Plan {
   std::vector<Port> inputs;
   std::vector<Port> outputs;
   std::vector<PlanValue> values;
+  std::vector<PlanStep> init;  ///< run once when the model is loaded: tables made from their factors
   std::vector<PlanStep> steps;
 };
 

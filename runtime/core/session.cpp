@@ -83,6 +83,11 @@ Result<std::unique_ptr<Session>> Session::build(std::unique_ptr<Artifact> artifa
   if (!plan.is_ok()) return plan.status();
   session->plan_ = std::move(plan.value());
   link_maxima(&session->plan_);
+  LUTC_RETURN_IF_ERROR(link_tables(&session->plan_, session->kernels_->isa));
+  auto tables = ExpandedTables::make(session->plan_, *session->artifact_, session->kernels_->isa, session->threads_,
+                                     session->options_.memory_limit);
+  if (!tables.is_ok()) return tables.status();
+  session->tables_ = std::move(tables.value());
   LUTC_RETURN_IF_ERROR(session->build_steps());
   return session;
 }
@@ -104,6 +109,8 @@ Status Session::build_steps() {
     known_[v].dtype = plan_.values[v].dtype;
     if (plan_.values[v].constant) known_[v] = plan_.values[v].view;
   }
+  for (size_t i = 0; i < plan_.init.size(); ++i) known_[plan_.init[i].outputs[0]] = tables_->table(i);
+  if (tables_ != nullptr) folded_bytes_ = tables_->bytes();
   defs_.resize(plan_.steps.size());
   totals_.resize(plan_.steps.size());
   const BuildContext build = {kernels_};

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/artifact.h"
+#include "core/expanded_tables.h"
 #include "core/op.h"
 #include "core/plan.h"
 #include "core/status.h"
@@ -103,6 +104,7 @@ class Session {
   std::vector<std::unique_ptr<Op>> ops_;
   std::vector<TensorView> known_;  ///< by value: constants and what follows from constants alone; data null elsewhere
   std::vector<AlignedBuffer> folded_;  ///< memory of the latter
+  std::shared_ptr<const ExpandedTables> tables_;
   uint64_t folded_bytes_ = 0;
 
   mutable std::mutex mutex_;                                     ///< guards what follows

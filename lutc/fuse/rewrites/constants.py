@@ -21,7 +21,7 @@ def dedupe_constants(plan: Plan) -> None:
             hashlib.blake2b(array.reshape(-1).view("u1").data, digest_size=16).digest(),
         )
         replacement[index] = seen.setdefault(key, index)
-    for step in plan.steps:
+    for step in (*plan.init, *plan.steps):
         step.inputs = [replacement.get(value, value) for value in step.inputs]
 
 
@@ -34,16 +34,18 @@ def drop_unused(plan: Plan) -> None:
             live.update(value for value in step.inputs if value != OMITTED)
             kept.append(step)
     plan.steps = kept[::-1]
+    plan.init = [step for step in plan.init if live.intersection(step.outputs)]
+    every = (*plan.init, *plan.steps)
 
     order: dict[int, int] = {OMITTED: OMITTED}
-    for value in [port.value for port in plan.inputs] + [v for s in plan.steps for v in (*s.inputs, *s.outputs)]:
+    for value in [port.value for port in plan.inputs] + [v for s in every for v in (*s.inputs, *s.outputs)]:
         if value not in order:
             order[value] = len(order) - 1
     values = sorted((new, old) for old, new in order.items() if old != OMITTED)
     plan.values = [plan.values[old] for _, old in values]
     for port in (*plan.inputs, *plan.outputs):
         port.value = order[port.value]
-    for step in plan.steps:
+    for step in every:
         step.inputs = [order[value] for value in step.inputs]
         step.outputs = [order[value] for value in step.outputs]
     plan.tensors = {v.tensor: plan.tensors[v.tensor] for v in plan.values if v.tensor is not None}
