@@ -143,7 +143,7 @@ def fit_model(isa: str, rates: Sequence[tuple[float, float]], timings: Sequence[
     plain = [timing for timing in timings if not any(is_shared(name) for name in timing.work.terms)]
     families: dict[str, list[Sample]] = {}
     for timing in plain:
-        arrival = model.arrival(timing.work.constant_bytes, timing.constant_bytes)
+        arrival = model.arrival(timing.work, timing.constant_bytes)
         families.setdefault(timing.work.family, []).append(Sample(timing.work.terms, arrival, timing.seconds))
     prices = {family: fit_price(samples) for family, samples in families.items()}
     model = dataclasses.replace(model, prices=prices)

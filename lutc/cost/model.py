@@ -98,18 +98,22 @@ class CostModel:
             UsageError: The model knows no price for it.
         """
         extra = sum(self.shared.get(name, 0.0) * amount for name, amount in work.terms.items())
-        return self._price(work.family).seconds(work.terms, self.arrival(work.constant_bytes, constant_bytes)) + extra
+        return self._price(work.family).seconds(work.terms, self.arrival(work, constant_bytes)) + extra
 
     def constant_bytes(self, shape: LayerShape, form: Form) -> float:
         """Weights, tables and codebooks that a layer adds to the constants of a model."""
         return sum(work.constant_bytes for work in works(shape, form, self.isa))
 
-    def arrival(self, size: float, constant_bytes: float) -> float:
-        """Seconds in which `size` bytes can be read where all constants of a model take `constant_bytes`."""
-        total = max(size, constant_bytes, 1.0)
+    def arrival(self, work: Work, constant_bytes: float) -> float:
+        """Seconds in which a step's constants can be read where all constants of a model take `constant_bytes`."""
+        size = work.constant_bytes
+        first = size / self._rate(max(size, constant_bytes))
+        return first + (work.passes - 1) * size / self._rate(size)
+
+    def _rate(self, size: float) -> float:
+        """Bytes per second from a buffer of this size."""
         at = np.log([entry[0] for entry in self.rates])
-        rate = np.interp(math.log(total), at, np.log([entry[1] for entry in self.rates]))
-        return size / math.exp(float(rate))
+        return math.exp(float(np.interp(math.log(max(size, 1.0)), at, np.log([entry[1] for entry in self.rates]))))
 
     def _price(self, family: str) -> Price:
         """The family's price, or that of its nearest kin."""
@@ -129,7 +133,7 @@ class CostModel:
             name: {
                 "terms": {term: _short(value) for term, value in sorted(price.terms.items()) if value > 0},
                 "streaming": _short(price.streaming),
-                "hidden": _short(price.hidden),
+                "overlap": _short(price.overlap),
             }
             for name, price in sorted(self.prices.items())
         }
@@ -169,7 +173,7 @@ class CostModel:
                     str(name): Price(
                         {str(term): _number(value) for term, value in entry["terms"].items()},
                         _number(entry["streaming"]),
-                        _number(entry["hidden"]),
+                        _number(entry["overlap"]),
                     )
                     for name, entry in found["prices"].items()
                 },
@@ -179,8 +183,8 @@ class CostModel:
         sizes = [size for size, _ in model.rates]
         if model.isa not in KERNELS or not sizes or sizes != sorted(sizes) or min(min(e) for e in model.rates) <= 0:
             raise ValueError("a cost model of an unknown ISA, or without rates")
-        if any(price.hidden > 1 for price in model.prices.values()):
-            raise ValueError("a cost model hides more than all of the work")
+        if any(price.overlap < 1 for price in model.prices.values()):
+            raise ValueError("a cost model takes longer than work and waiting together")
         return model
 
 

@@ -16,6 +16,11 @@ from lutc.cost.shape import LayerShape
 from lutc.forms import Form
 
 
+_TILE_POSITIONS, _TILE_COLUMNS = 512, 48  # of a convolution by lookups
+_GROUP_TILES = 4  # calls of the lookups, in rows, that one pass over a table serves
+_INT8_PASS = 512 << 10  # bytes of packed rows that one pass over an int8 weight serves
+
+
 @dataclasses.dataclass(frozen=True)
 class Kernels:
     """How an ISA's kernels cut their work.
@@ -67,12 +72,14 @@ class Work:
         family: Steps of one family share prices.
         terms: Amounts by name.
         constant_bytes: Of the weights or tables that it reads.
+        passes: How often it reads them; they come from where they fit after the first time.
         part: "encode", or "main" for the step that writes the layer's outputs.
     """
 
     family: str
     terms: Mapping[str, float]
     constant_bytes: float
+    passes: int = 1
     part: str = "main"
 
 
@@ -131,7 +138,7 @@ def _encode(shape: LayerShape, form: Form, k: Kernels) -> Work:
     family = f"encode.{'pixels' if pixels else 'row' if single else 'rows'}.{name}"
     if single:
         terms = {"call": 1.0, "features": rows * features, "codebooks": rows * count, "slots": rows * count * slots}
-        return Work(family, terms, constants, "encode")
+        return Work(family, terms, constants, part="encode")
     panels = shape.batch * _ceil(rows / shape.batch, k.panel) if pixels else _ceil(rows, k.panel)
     terms = {
         "call": 1.0,
@@ -150,7 +157,7 @@ def _encode(shape: LayerShape, form: Form, k: Kernels) -> Work:
         terms["inputs"] = panels * shape.D
         terms["products"] = panels * products
         constants += products
-    return Work(family, terms, constants, "encode")
+    return Work(family, terms, constants, part="encode")
 
 
 def _slots(width: int) -> int:
@@ -186,36 +193,45 @@ def _lookup_linear(shape: LayerShape, form: Form, k: Kernels) -> Work:
         "lookups": panels * units * outputs,
         "outputs": _up(rows, k.panel) * outputs,
     } | _outputs(shape)
-    return Work(f"lookup.{_lookup_family(form, k)}", terms, constants)
+    return Work(f"lookup.{_lookup_family(form, k)}", terms, constants, _ceil(rows, _GROUP_TILES * k.panels * k.panel))
 
 
 def _lookup_conv(shape: LayerShape, form: Form, k: Kernels) -> Work:
-    height, width = shape.image
     out_height, out_width = shape.out_image
     group, outputs = shape.group, shape.N // shape.group
-    units = _ceil(_ceil(shape.D // group, form.width), k.unit)
-    plane_width = _ceil(width + shape.pads[1] + shape.pads[3], shape.strides[1])
-    plane_rows = _ceil(height + shape.pads[0] + shape.pads[2], shape.strides[0])
-    block = k.panels * k.panel
-    tile_rows = min(max(512 // plane_width, 1), out_height)
-    tiles = _ceil(out_height, tile_rows)
-    positions = (tile_rows - 1) * plane_width + out_width
-    images = shape.batch * group
-    calls = images * tiles * _ceil(positions, block) * _ceil(outputs, k.columns)
-    spread = images * plane_rows * plane_width * math.prod(shape.strides)
+    count = _ceil(shape.D // group, form.width)
+    units, images, pixels = _ceil(count, k.unit), shape.batch * group, math.prod(shape.image)
+    plane_rows, plane_width = (
+        _ceil(size + shape.pads[axis] + shape.pads[axis + 2], stride)
+        for axis, (size, stride) in enumerate(zip(shape.image, shape.strides, strict=True))
+    )
+    tile_rows = min(max(_TILE_POSITIONS // plane_width, 1), max(out_height, 1))
+    tiles, left = divmod(out_height, tile_rows)
+    sizes = [(tiles, (tile_rows - 1) * plane_width + out_width), (int(left > 0), (left - 1) * plane_width + out_width)]
+    panels = sum(number * _ceil(positions, k.panel) for number, positions in sizes if number)
+    blocks = sum(number * _ceil(positions, k.panel * k.panels) for number, positions in sizes if number)
+    calls = images * blocks * _ceil(outputs, k.columns)
+    columns = _ceil(outputs, _TILE_COLUMNS)
     terms = {
         "call": 1.0,
         "calls": calls,
         "steps": calls * units * shape.taps,
-        "lookups": images * tiles * _ceil(positions, k.panel) * units * shape.taps * outputs,
+        "lookups": images * panels * units * shape.taps * outputs,
         "outputs": shape.rows * shape.N,
         "lines": shape.batch * out_height * shape.N,
-        "spread": spread * units,
-        "pixels": images * height * width * (units if group == 1 else 8 * units),
+        "tiles": images * _ceil(out_height, tile_rows) * columns,
+        "planes": images * plane_rows * plane_width * math.prod(shape.strides) * units,
         "starts": images * out_height * plane_width * shape.taps,
-    } | _outputs(shape)
-    constants = float(group * _ceil(shape.D // group, form.width) * form.entries * outputs * shape.taps)
-    return Work(f"conv.{_lookup_family(form, k)}", terms, constants)
+    }
+    if group > 1:
+        terms["regrouped"] = images * pixels * units * k.unit
+    elif shape.strides[1] > 1:
+        terms |= {"scattered": images * pixels, "scattered copies": images * pixels * units}
+    else:
+        terms["copies"] = images * (_ceil(pixels, k.panel) + shape.image[0]) * units
+    constants = float(group * count * form.entries * outputs * shape.taps)
+    passes = shape.batch * _ceil(out_height, tile_rows)
+    return Work(f"conv.{_lookup_family(form, k)}", terms | _outputs(shape), constants, passes)
 
 
 def _dense_linear(shape: LayerShape, k: Kernels) -> Work:
@@ -245,7 +261,8 @@ def _int8_linear(shape: LayerShape, k: Kernels) -> Work:
         "inputs": rows * shape.D,
         "rows": rows,
     } | _outputs(shape)
-    return Work("int8.linear", terms, float(shape.D * shape.N))
+    passes = _ceil(rows * groups * 4 * (1 if k.conv_unit == 4 else 2), _INT8_PASS)
+    return Work("int8.linear", terms, float(shape.D * shape.N), passes)
 
 
 def _dense_conv(shape: LayerShape, k: Kernels) -> Work:
@@ -255,7 +272,7 @@ def _dense_conv(shape: LayerShape, k: Kernels) -> Work:
     terms: dict[str, float] = {"call": 1.0}
     constants = 4.0 * shape.weights
     if channels == 1 and per_group == 1:
-        family = "depthwise"
+        family = "depthwise" if shape.strides[1] == 1 else "depthwise_strided"
         lines = shape.batch * out_height * shape.N
         terms |= {"products": lines * _up(out_width, k.lanes) * shape.taps, "lines": lines, "planes": shape.N}
     elif (
