@@ -9,14 +9,17 @@ import typer
 
 from lutc.cli.common import Json, Quiet, Shapes, emit, human, megabytes, parse_shapes, progress, table
 from lutc.cli.inspect import layer_table
+from lutc.cli.reproduce import command_line
 from lutc.compile import compile
 from lutc.errors import BudgetMissedError, UsageError
 from lutc.pack import TARGETS
+from lutc.report_page import check_destination, write_page
 
 _SRC = ".npz, directory of .npy/.npz, pkg.mod:callable yielding dicts, or random"
 
 
 def command(
+    context: typer.Context,
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model.")],
     calib: Annotated[str | None, typer.Option("--calib", metavar="SRC", help=f"Unlabelled samples: {_SRC}.")] = None,
     output: Annotated[
@@ -53,6 +56,9 @@ def command(
     save_onnx: Annotated[
         Path | None, typer.Option("--save-onnx", metavar="PATH", help="Also write the compressed model as ONNX.")
     ] = None,
+    page: Annotated[
+        Path | None, typer.Option("--report", metavar="PAGE.html", help="Write what was done, and why, as one page.")
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -60,6 +66,18 @@ def command(
     if learn is not None:
         raise UsageError("--learn is not available yet: this version fits in closed form only. Leave it out.")
     out = human(json)
+    if page is not None:
+        check_destination(page)
+    shapes = parse_shapes(shape)
+
+    def write_report(report: dict[str, Any], artifact: Path, missed: str = "") -> None:
+        if page is not None:
+            line = command_line(context)
+            write_page(
+                page, report, model=model, artifact=artifact, command=line, calib=calib, shapes=shapes, missed=missed
+            )
+            out.print(f"{page}: the report", markup=False)
+
     try:
         result = compile(
             model,
@@ -68,7 +86,7 @@ def command(
             preset=preset,
             keep=keep or (),
             form=form or (),
-            shape=parse_shapes(shape),
+            shape=shapes,
             target=target,
             threads=threads,
             seed=seed,
@@ -84,6 +102,7 @@ def command(
         report = getattr(error, "report", None)
         if report is not None:
             out.print(layer_table(worst_first(report["layers"])))
+            write_report(report, output or model.with_suffix(".lut"), str(error))
         raise
     report = result.report
     if dry_run:
@@ -97,6 +116,8 @@ def command(
             s = report["score"]
             out.print(f"score: original {s['reference']:.4f}, compiled {s['compiled']:.4f}, drop {s['drop']:+.4f}")
         out.print(f"{result.path}: {megabytes(report['bytes'])}", markup=False)
+        if result.path is not None:
+            write_report(report, result.path)
     if json:
         emit({"output": None if result.path is None else str(result.path), **report})
 
