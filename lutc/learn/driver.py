@@ -1,0 +1,206 @@
+"""Learning a fitted model: the stage between fit and quantise."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from lutc.fit import FitResult
+from lutc.fit.session import LookupSession
+from lutc.ir.graph import LUTC_DOMAIN, is_op
+from lutc.learn.export import Usage, export
+from lutc.learn.graph import GraphModule, check_learnable
+from lutc.learn.loss import Distillation, Moments, counted
+from lutc.learn.processes import Processes
+from lutc.learn.samples import Batch, Minibatches, chunks, hold_out, tensors, token_mask
+from lutc.learn.trainer import Point, Settings, Trainer, restore
+from lutc.observe import CalibrationSource, input_specs, keep_samples
+
+SAMPLE_BYTES = 1_000_000_000
+"""Bytes of samples kept."""
+
+_VARIANCE_BATCHES = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnResult:
+    """A learned model.
+
+    Attributes:
+        model: With the learned constants, or as it was where learning did not help.
+        factors: Of its layers' tables, by the name of the layer's output.
+        before: Divergence of the fitted model from the original on held-out samples: squared error over variance
+            of the worst output.
+        after: Of the learned one.
+        kept: Whether the learned one is better and `model` is it.
+        curve: Divergence over minutes, as the training saw it.
+        steps: Steps made.
+        samples: Samples learned from.
+        held_out: Samples that judged.
+    """
+
+    model: ir.Model
+    factors: Mapping[str, Any]
+    before: float
+    after: float
+    kept: bool
+    curve: list[Point]
+    steps: int
+    samples: int
+    held_out: int
+
+
+def learn(
+    original: ir.Model,
+    fitted: FitResult,
+    source: CalibrationSource,
+    settings: Settings,
+    *,
+    integer: Collection[str] = (),
+    threads: int | None = None,
+    progress: Callable[[str, int, int, str], Any] | None = None,
+    checkpoint_dir: str | os.PathLike[str] | None = None,
+) -> LearnResult:
+    """`lutc.learn.learn_model`, with PyTorch there."""
+    check_learnable(fitted.model)
+    check_learnable(original)
+    processes = Processes()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    note = getattr(progress, "note", None) or (lambda text: None)
+    specs = input_specs(original)
+    kept = keep_samples(source, specs, cost=_bytes, budget=SAMPLE_BYTES, seed=settings.seed)
+    training, held_out = hold_out(kept.batches, settings.seed)
+    minibatches = Minibatches(training, specs, settings.batch, settings.seed)
+    teacher = GraphModule(original).fast(processes.device).requires_grad_(False)
+    student = GraphModule(fitted.model, fitted.factors, integer).fast(processes.device)
+    taps = _taps(fitted.model)
+    outputs = [str(v.name) for v in original.graph.outputs if v.dtype is None or v.dtype.is_floating_point()]
+    variance = _variance(teacher, training, [*taps, *outputs], settings.batch, processes.device)
+    outputs = [name for name in outputs if name in variance]
+    held = sum(len(next(iter(batch.values()))) for batch in held_out)
+    note(f"learning from {minibatches.samples} samples on {processes.device}, judged on {held} others")
+    checkpoint = None
+    if checkpoint_dir is not None:
+        Path(checkpoint_dir).mkdir(parents=True, exist_ok=True)
+        checkpoint = Path(checkpoint_dir) / f"{_key(fitted.model, kept.batches, settings)}.learn"
+    loss = Distillation(variance, taps, outputs)
+    trainer = Trainer(student, teacher, minibatches, held_out, loss, taps, settings, processes, checkpoint, progress)
+    try:
+        best = trainer.run()
+    except KeyboardInterrupt:
+        if checkpoint is not None:
+            note(f"interrupted: the best so far is in {checkpoint}; the same command continues from there")
+        raise
+    restore(student, best)
+    model, factors = export(student, _usage(student, training, settings.batch, processes.device))
+    before, after = (_measured(original, m, held_out) for m in (fitted.model, model))
+    better = after < before
+    note(f"held-out divergence {before:.5f} -> {after:.5f}" + ("" if better else ": not better, the fit is kept"))
+    processes.close()
+    return LearnResult(
+        model=model if better else fitted.model,
+        factors=factors if better else fitted.factors,
+        before=before,
+        after=after,
+        kept=better,
+        curve=trainer.curve,
+        steps=trainer.curve[-1].step,
+        samples=minibatches.samples,
+        held_out=held,
+    )
+
+
+def _bytes(batch: Batch) -> int:
+    return sum(array.nbytes for array in batch.values())
+
+
+def _taps(model: ir.Model) -> list[str]:
+    """What the lookup layers read: the hidden values that are compared."""
+    found: dict[str, None] = {}
+    for node in model.graph:
+        if not is_op(node, "LutLinear", "LutConv", domain=LUTC_DOMAIN):
+            continue
+        value = node.inputs[0]
+        assert value is not None
+        before = value.producer()
+        if is_op(before, "Project", domain=LUTC_DOMAIN):
+            value = before.inputs[0]
+            assert value is not None
+        found[str(value.name)] = None
+    return list(found)
+
+
+def _variance(
+    teacher: GraphModule, batches: Sequence[Batch], names: Sequence[str], size: int, device: torch.device
+) -> dict[str, float]:
+    """Variance of floating-point values of the original, over a few minibatches."""
+    found: dict[str, Moments] = {}
+    with torch.no_grad():
+        for number, batch in enumerate(chunks(batches, size)):
+            if number == _VARIANCE_BATCHES:
+                break
+            feeds = tensors(batch, device)
+            mask = token_mask(feeds)
+            for name, y in teacher(feeds, names).items():
+                if name in names and y.is_floating_point():
+                    found.setdefault(name, Moments()).add(counted(y, mask))
+    return {name: moments.variance for name, moments in found.items()}
+
+
+def _usage(student: GraphModule, batches: Sequence[Batch], size: int, device: torch.device) -> dict[str, Usage]:
+    """Mean gain and mean squared gain of every entry of every layer, over some samples."""
+    for layer in student.lookups.values():
+        layer.count = torch.zeros(3, *layer.directions.shape[:2], device=device)
+    with torch.no_grad():
+        for number, batch in enumerate(chunks(batches, size)):
+            if number == 2 * _VARIANCE_BATCHES:
+                break
+            student(tensors(batch, device))
+    found = {}
+    for name, layer in student.lookups.items():
+        assert layer.count is not None
+        total = layer.count.double().cpu().numpy()
+        rows = max(float(total[2, 0].sum()), 1.0)
+        found[name] = (total[0] / rows, total[1] / rows)
+        layer.count = None
+    return found
+
+
+def _measured(original: ir.Model, model: ir.Model, batches: Sequence[Batch]) -> float:
+    """Divergence of a compressed model from the original, both in ONNX Runtime and the runtime's integers."""
+    reference, session = LookupSession(original), LookupSession(model)
+    names = [str(v.name) for v in original.graph.outputs]
+    pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for batch in batches:
+        for name, theirs, ours in zip(names, reference.run(names, batch), session.run(names, batch), strict=True):
+            if theirs.dtype.kind == "f":
+                pairs.setdefault(name, []).append((theirs.ravel(), ours.ravel()))
+    worst = 0.0
+    for parts in pairs.values():
+        a = np.concatenate([theirs for theirs, _ in parts]).astype(np.float64)
+        b = np.concatenate([ours for _, ours in parts])
+        worst = max(worst, float(((a - b) ** 2).sum() / max(((a - a.mean()) ** 2).sum(), 1e-30)))
+    return worst
+
+
+def _key(model: ir.Model, batches: Sequence[Batch], settings: Settings) -> str:
+    """A hash of what a checkpoint depends on."""
+    digest = hashlib.sha256(ir.to_proto(model).SerializeToString(deterministic=True))
+    fields = dataclasses.replace(
+        settings, clock=time.monotonic, minutes=settings.minutes if settings.steps is None else 0
+    )
+    digest.update(repr([v for k, v in dataclasses.asdict(fields).items() if k != "clock"]).encode())
+    for batch in batches:
+        for name in sorted(batch):
+            digest.update(np.ascontiguousarray(batch[name]).tobytes())
+    return digest.hexdigest()[:24]

@@ -1,0 +1,154 @@
+"""What was learned, back in the graph: integers, tables, biases, scales of normalisations."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from lutc.fit.factored import round_factors
+from lutc.fit.linear import Factors
+from lutc.fit.tables import round_table
+from lutc.ir.expand import TableFactors
+from lutc.ir.parameters import INPUTS, ConvParameters, LookupParameters
+from lutc.learn.graph import GraphModule, lookup_parameters
+from lutc.learn.layers import LookupLayer
+
+Floats = npt.NDArray[np.float32]
+Usage = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+"""Mean gain and mean squared gain of each entry, [C, K] each."""
+
+
+def _table(layer: LookupLayer, groups: npt.NDArray[np.int32], atoms: Floats, weight: Floats) -> Floats:
+    """The tied table in real numbers: [C, K, N], or [C, K, N / group, kh, kw] of a convolution."""
+    safe = np.where(groups < 0, 0, groups)
+    if layer.conv is None:
+        return np.matmul(atoms, weight[safe])
+    group, per_group = layer.conv.group, weight.shape[1]
+    per_output = len(weight) // group
+    owner = np.arange(len(groups)) // (len(groups) // group)
+    # Weights [group, per_output, per_group, kh, kw]: those of a codebook's group, of its channels.
+    split = weight.reshape(group, per_output, per_group, *weight.shape[2:])
+    chosen = split[owner[:, None], :, safe % per_group]  # [C, V, per_output, kh, kw]
+    flat = chosen.reshape(*chosen.shape[:2], -1)
+    return np.matmul(atoms, flat).reshape(*atoms.shape[:2], per_output, *weight.shape[2:])
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnedLayer:
+    """A lookup layer's constants after learning.
+
+    Attributes:
+        lookup: Of the LutLinear or LutConv.
+        factors: What its table was made from.
+        expand: The same rounded to int8, where a node makes the table from them.
+    """
+
+    lookup: LookupParameters
+    factors: Factors
+    expand: TableFactors | None
+
+
+def export_layer(layer: LookupLayer, before: LookupParameters, usage: Usage, *, expand: bool) -> LearnedLayer:
+    """The layer's constants, rounded; the bias takes up the mean error of the table's rounding.
+
+    Args:
+        layer: As learned.
+        before: As fitted; what learning does not touch is taken from it.
+        usage: Of the layer's entries.
+        expand: Whether a node makes the table from factors.
+    """
+    atoms, weight = _numpy(layer.atoms), _numpy(layer.weight)
+    atoms = atoms * (before.groups >= 0)[:, None, :]
+    directions = np.clip(np.rint(_numpy(layer.directions)), -127, 127).astype(np.int8)
+    directions[np.broadcast_to((before.groups < 0)[:, None, :], directions.shape)] = 0
+    fields: dict[str, npt.NDArray] = {"directions": directions}
+    if layer.code_bias is not None:
+        # Scores, |q . direction| + |code_bias|, stay below 2^24.
+        fields["code_bias"] = np.clip(np.rint(_numpy(layer.code_bias)), -(1 << 23), 1 << 23).astype(np.int32)
+    group = before.group if isinstance(before, ConvParameters) else 1
+    mean, square = (part.reshape(group, -1) for part in usage)
+    table = _by_taps(_table(layer, before.groups, atoms, weight), group)  # [group, taps, C / group * K, N / group]
+    taps, columns = table.shape[1], table.shape[3]
+    made = None
+    if expand:
+        made = round_factors(atoms, weight, before.groups, np.tile(square, (1, taps)), group=group)
+        rounded, scale = _from_table(made.table, group), made.scale
+    else:
+        pairs = [round_table(t.reshape(-1, columns), np.tile(s, taps)) for t, s in zip(table, square, strict=True)]
+        rounded = np.stack([integers.reshape(table.shape[1:]) for integers, _ in pairs])
+        scale = np.concatenate([scales for _, scales in pairs])
+    gap = table - rounded * scale.reshape(group, 1, 1, columns).astype(np.float64)
+    bias = _numpy(layer.bias) + np.einsum("gtkn,gk->gn", gap, mean).reshape(-1)
+    fields |= {"scale": scale, "bias": bias.astype(np.float32), "table": _to_table(rounded, before)}
+    after = dataclasses.replace(before, **fields)  # type: ignore[arg-type]
+    after.check()
+    return LearnedLayer(after, Factors(atoms, weight, exact=True), None if made is None else made.factors)
+
+
+def _by_taps(table: Floats, group: int) -> Floats:
+    """[group, taps, C / group * K, N / group] of [C, K, N / group, kh, kw] or [C, K, N]."""
+    codebooks, entries, outputs = table.shape[:3]
+    split = table.reshape(group, codebooks // group * entries, outputs, -1)
+    return np.ascontiguousarray(split.transpose(0, 3, 1, 2))
+
+
+def _from_table(table: npt.NDArray[np.int8], group: int) -> npt.NDArray[np.int8]:
+    """[group, taps, C / group * K, N / group] of a layer's table, [C, K, N] or [N, C / group, K, kh, kw]."""
+    if table.ndim == 3:
+        return table.reshape(1, 1, -1, table.shape[2])
+    outputs, books, entries = table.shape[:3]
+    return table.reshape(group, outputs // group, books * entries, -1).transpose(0, 3, 2, 1)
+
+
+def _to_table(rounded: npt.NDArray[np.int8], before: LookupParameters) -> npt.NDArray[np.int8]:
+    """The inverse of `_from_table`."""
+    if not isinstance(before, ConvParameters):
+        return rounded.reshape(before.codebooks, before.entries, -1)
+    books = before.codebooks // before.group
+    flat = rounded.transpose(0, 3, 2, 1)
+    return np.ascontiguousarray(flat).reshape(len(before.scale), books, before.entries, *before.kernel_shape)
+
+
+def _numpy(parameter: object) -> Floats:
+    return parameter.detach().cpu().numpy().astype(np.float32)  # type: ignore[attr-defined]
+
+
+def export(module: GraphModule, usage: Mapping[str, Usage]) -> tuple[ir.Model, dict[str, Factors]]:
+    """A copy of the module's graph with what was learned, and the factors of its tables.
+
+    Args:
+        module: Trained.
+        usage: Of every lookup layer's entries, by output name.
+
+    Raises:
+        ValueError: A learned constant breaks a limit of docs/operators.md.
+    """
+    copy = ir.from_proto(ir.to_proto(module.model))
+    assert isinstance(copy, ir.Model)
+    factors: dict[str, Factors] = {}
+    for node in copy.graph:
+        output = str(node.outputs[0].name)
+        if output not in module.lookups:
+            continue
+        table = node.inputs[1 + INPUTS.index("table")]
+        maker = None if table is None else table.producer()
+        before = lookup_parameters(node)
+        learned = export_layer(module.lookups[output], before, usage[output], expand=maker is not None)
+        factors[output] = learned.factors
+        _assign(node.inputs[1:], learned.lookup.arrays())
+        if maker is not None and learned.expand is not None:
+            _assign(maker.inputs, learned.expand.arrays())
+    for name, parameter in module.normalisations.items():
+        _assign([copy.graph.initializers[name]], {name: _numpy(parameter)})
+    return copy, factors
+
+
+def _assign(values: Sequence[ir.Value | None], arrays: Mapping[str, npt.NDArray]) -> None:
+    """New contents of initialisers; values that a node makes are left alone."""
+    for value, array in zip(values, arrays.values(), strict=True):
+        if value is not None and value.producer() is None:
+            value.const_value = ir.tensor(array, name=value.name)

@@ -1,0 +1,95 @@
+"""The interpreter computes what ONNX Runtime does, and on compressed models what the lookup session does."""
+
+# ruff: noqa: E402
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from lutc.errors import UnsupportedModelError
+from lutc.fit import fit_model
+from lutc.fit.session import LookupSession
+from lutc.forms import choose_layers
+from lutc.learn.driver import _usage
+from lutc.learn.export import export
+from lutc.learn.graph import GraphModule, check_learnable
+from lutc.learn.models_for_tests import conv_network, images, sentences, token_network
+from lutc.observe import open_source
+from lutc.passes.quantise_dense import QuantiseDense
+
+NETWORKS = {"conv": (conv_network, images), "tokens": (token_network, sentences)}
+FORMS = ["gain-v4", "gain-v3-g15", "plain-v4", "plain-v8k8", "gain-v5k4"]
+
+
+def compressed(kind, form, samples=96, size="fast"):
+    build, make = NETWORKS[kind]
+    data = make(samples)
+    dense = build()
+    rules = [(f"^{choice.name}$", form) for choice in choose_layers(dense, "gain-v4") if not choice.form.dense]
+    choices = choose_layers(dense, "gain-v4", form=rules)
+    return build(), fit_model(dense, choices, open_source(data), threads=1, size=size), data
+
+
+def run(module, batch):
+    with torch.no_grad():
+        return module({name: torch.from_numpy(array) for name, array in batch.items()})["y"].numpy()
+
+
+def distance(a, b):
+    return float(((a - b) ** 2).mean() / a.var())
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_dense_models_equal_onnx_runtime(kind):
+    build, make = NETWORKS[kind]
+    model = build()
+    for batch in make(48):
+        expected = LookupSession(model).run(None, batch)[0]
+        np.testing.assert_allclose(run(GraphModule(model), batch), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_int8_layers_are_simulated(kind):
+    build, make = NETWORKS[kind]
+    model, batch = build(), make(16)[0]
+    integer = [str(node.outputs[0].name) for node in model.graph if node.op_type in ("Linear", "Conv")]
+    simulated = run(GraphModule(model, integer=integer), batch)
+    expected = LookupSession(QuantiseDense(integer)(build()).model).run(None, batch)[0]
+    dense = run(GraphModule(model), batch)
+    assert distance(expected, simulated) < 0.05 * distance(expected, dense)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("form", FORMS)
+def test_export_is_what_the_module_computes(kind, form):
+    dense, fitted, data = compressed(kind, form)
+    module = GraphModule(fitted.model, fitted.factors)
+    with torch.no_grad():
+        for parameter in module.parameters():  # as if it had learned something
+            parameter.mul_(1 + 0.02 * torch.rand(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    model, factors = export(module, _usage(module, data, 32, torch.device("cpu")))
+    assert all(factor.exact for factor in factors.values())
+    reference = LookupSession(dense).run(None, data[0])[0]
+    ours, exported = run(module, data[0]), LookupSession(model).run(None, data[0])[0]
+    assert distance(ours, exported) < 0.01
+    assert distance(ours, exported) < 0.5 * distance(reference, ours)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_tables_made_from_factors_stay_so(kind):
+    _, fitted, data = compressed(kind, "gain-v4", size="small")
+    module = GraphModule(fitted.model, fitted.factors)
+    model, _ = export(module, _usage(module, data, 32, torch.device("cpu")))
+    assert [node.op_type for node in model.graph] == [node.op_type for node in fitted.model.graph]
+    assert distance(run(module, data[0]), LookupSession(model).run(None, data[0])[0]) < 0.01
+
+
+def test_unknown_operators_are_named_before_any_work():
+    model = conv_network()
+    node = next(node for node in model.graph if node.op_type == "MaxPool")
+    node.op_type = "LpPool"
+    with pytest.raises(UnsupportedModelError, match="LpPool"):
+        check_learnable(model)

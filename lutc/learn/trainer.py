@@ -1,0 +1,266 @@
+"""The training loop: AdamW at rates relative to each tensor's spread, best so far by held-out divergence, resumable."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lutc.learn.graph import GraphModule
+from lutc.learn.loss import Distillation, Moments, counted
+from lutc.learn.processes import Processes
+from lutc.learn.samples import Batch, Minibatches, chunks, tensors, token_mask
+
+State = dict[str, Tensor]
+
+_WARM_UP = 0.03
+_LOOKS = 12
+"""Times that the held-out samples are looked at, at most."""
+
+_LOOK_SHARE = 0.08
+"""Of the minutes, that looks may take."""
+
+_PATIENCE = 5
+"""Looks without improvement, each worse than the one at the start, after which learning stops."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How to learn.
+
+    Attributes:
+        minutes: Length of the schedule; ignored where `steps` is given.
+        steps: Length of the schedule in steps: the same result wherever it runs or is resumed.
+        batch: Samples per step and process.
+        rate: Peak rate, relative to each tensor's spread.
+        seed: Of the minibatches.
+        clock: Seconds; process time makes them CPU minutes.
+        save_every: Seconds between checkpoints.
+    """
+
+    minutes: float = 0.0
+    steps: int | None = None
+    batch: int = 32
+    rate: float = 2e-3
+    seed: int = 0
+    clock: Callable[[], float] = time.monotonic
+    save_every: float = 60.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One look at the held-out samples: minutes and steps so far, the divergence there."""
+
+    minutes: float
+    step: int
+    divergence: float
+
+
+def spread(tensor: Tensor) -> float:
+    """Standard deviation, or magnitude where there is none."""
+    flat = tensor.detach().reshape(-1).float()
+    value = float(flat.std(correction=0)) if flat.numel() > 1 else 0.0
+    return value if value > 1e-8 else max(float(flat.abs().mean()), 1e-4)
+
+
+def parameter_groups(student: GraphModule) -> list[dict[str, Any]]:
+    """One group per tensor; `scale` is what its rate is relative to."""
+    groups = []
+    for layer in student.lookups.values():
+        for name, parameter in layer.named_parameters():
+            if parameter.requires_grad:
+                scale = layer.absolute_rates.get(name)
+                groups.append({"params": [parameter], "scale": spread(parameter), "absolute": scale})
+    for parameter in student.normalisations.values():
+        groups.append({"params": [parameter], "scale": spread(parameter), "absolute": None})
+    return groups
+
+
+class Trainer:
+    """Learns a student from its teacher.
+
+    Args:
+        student: Compressed.
+        teacher: The original; fixed.
+        minibatches: To learn from.
+        held_out: Samples that judge.
+        loss: Of a minibatch.
+        taps: Values that the loss compares.
+        settings: How.
+        processes: Who shares the work.
+        checkpoint: File that the state is kept in every minute and resumed from; None keeps nothing.
+        progress: Called as progress(stage, done, total, note) with seconds (or steps).
+    """
+
+    def __init__(
+        self,
+        student: GraphModule,
+        teacher: GraphModule,
+        minibatches: Minibatches,
+        held_out: Sequence[Batch],
+        loss: Distillation,
+        taps: Sequence[str],
+        settings: Settings,
+        processes: Processes,
+        checkpoint: Path | None = None,
+        progress: Callable[[str, int, int, str], Any] | None = None,
+    ) -> None:
+        self._student, self._teacher, self._minibatches = student, teacher, minibatches
+        self._loss, self._taps, self._settings = loss, list(taps), settings
+        self._processes, self._checkpoint, self._progress = processes, checkpoint, progress
+        self._parameters = [p for p in student.parameters() if p.requires_grad]
+        processes.same(self._parameters)
+        self._optimiser = torch.optim.AdamW(
+            parameter_groups(student), lr=0.0, betas=(0.9, 0.99), weight_decay=0.0, fused=True
+        )
+        self._judges = [self._judge(batch) for batch in chunks(held_out, settings.batch)]
+        self._step, self._elapsed, self._begin = 0, 0.0, 0.0
+        self._best: State = {}
+        self._best_divergence = math.inf
+        self.curve: list[Point] = []
+
+    def _judge(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        feeds = tensors(batch, self._processes.device)
+        with torch.no_grad():
+            outputs = self._teacher(feeds)
+        return feeds, {name: y for name, y in outputs.items() if y.is_floating_point()}
+
+    def divergence(self) -> float:
+        """Squared error over variance of the worst output on the held-out samples."""
+        error: dict[str, float] = {}
+        moments: dict[str, Moments] = {}
+        with torch.no_grad():
+            for feeds, theirs in self._judges:
+                ours, mask = self._student(feeds), token_mask(feeds)
+                for name, whole in theirs.items():
+                    y = counted(whole, mask)
+                    moments.setdefault(name, Moments()).add(y)
+                    error[name] = error.get(name, 0.0) + float((counted(ours[name], mask) - y).square().sum())
+        return max(error[name] / found.deviation for name, found in moments.items())
+
+    def _fraction(self) -> float:
+        """How much of the schedule is over, 0 .. 1, the same for all processes."""
+        s = self._settings
+        if s.steps is not None:
+            return min(self._step / max(s.steps, 1), 1.0)
+        self._elapsed = s.clock() - self._begin
+        return self._processes.agree(min(self._elapsed / max(s.minutes * 60, 1e-9), 1.0))
+
+    def run(self) -> State:
+        """Learn until the schedule ends.
+
+        Returns:
+            The parameters that did best on the held-out samples.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C; the state is in the checkpoint, if there is one.
+        """
+        self._resume()
+        clock = self._settings.clock
+        self._begin = clock() - self._elapsed
+        saved = clock()
+        looks = _LOOKS
+        if not self.curve:
+            self._look()
+            if self._settings.steps is None:
+                cost = max(clock() - self._begin, 1e-3)
+                looks = max(2, min(looks, int(_LOOK_SHARE * self._settings.minutes * 60 / cost)))
+        try:
+            while (fraction := self._fraction()) < 1.0 and not self._hopeless():
+                if fraction * looks >= len(self.curve):
+                    self._look()
+                self._learn(fraction)
+                self._report(fraction)
+                if clock() - saved > self._settings.save_every:
+                    self._save()
+                    saved = clock()
+        except KeyboardInterrupt:
+            self._save()
+            raise
+        self._look()
+        self._save()
+        return self._best
+
+    def _learn(self, fraction: float) -> None:
+        p = self._processes
+        feeds = tensors(self._minibatches.at(self._step * p.count + p.rank), p.device)
+        with torch.no_grad():
+            theirs = self._teacher(feeds, self._taps)
+        ours = self._student(feeds, self._taps)
+        loss = self._loss(ours, theirs, token_mask(feeds))
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        p.average_gradients(self._parameters)
+        self._step += 1
+        if not math.isfinite(loss.item()):
+            return
+        strength = min(fraction / _WARM_UP, 1.0) * (1 + math.cos(math.pi * fraction)) / 2
+        for group in self._optimiser.param_groups:
+            absolute = group["absolute"]
+            group["lr"] = strength * (self._settings.rate * group["scale"] if absolute is None else absolute)
+        self._optimiser.step()
+
+    def _look(self) -> None:
+        divergence = self._processes.agree(self.divergence())
+        self.curve.append(Point(self._elapsed / 60, self._step, divergence))
+        if divergence < self._best_divergence:
+            self._best_divergence = divergence
+            self._best = {name: p.detach().clone() for name, p in self._student.named_parameters()}
+
+    def _hopeless(self) -> bool:
+        recent = self.curve[-_PATIENCE:]
+        return len(self.curve) > _PATIENCE and all(point.divergence > self.curve[0].divergence for point in recent)
+
+    def _report(self, fraction: float) -> None:
+        if self._progress is not None and self._processes.main:
+            s = self._settings
+            total = s.steps if s.steps is not None else round(s.minutes * 60)
+            note = f"step {self._step}, divergence {self.curve[0].divergence:.4f} -> {self._best_divergence:.4f}"
+            self._progress("learn", min(int(fraction * total), max(total - 1, 0)), total, note)
+
+    def _save(self) -> None:
+        if self._checkpoint is None or not self._processes.main:
+            return
+        if self._settings.steps is None:
+            self._elapsed = self._settings.clock() - self._begin
+        state = {
+            "parameters": dict(self._student.named_parameters()),
+            "optimiser": self._optimiser.state_dict(),
+            "best": self._best,
+            "curve": [dataclasses.astuple(point) for point in self.curve],
+            "step": self._step,
+            "elapsed": self._elapsed,
+        }
+        temporary = self._checkpoint.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            torch.save(state, temporary)
+            os.replace(temporary, self._checkpoint)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _resume(self) -> None:
+        if self._checkpoint is None or not self._checkpoint.is_file():
+            return
+        try:
+            state = torch.load(self._checkpoint, map_location=self._processes.device, weights_only=True)
+            restore(self._student, state["parameters"])
+            self._optimiser.load_state_dict(state["optimiser"])
+            self._best, self._step, self._elapsed = state["best"], state["step"], state["elapsed"]
+            self.curve = [Point(*point) for point in state["curve"]]
+            self._best_divergence = min(point.divergence for point in self.curve)
+        except (OSError, KeyError, ValueError, RuntimeError, EOFError):
+            self.curve = []
+
+
+def restore(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Set a module's parameters."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.copy_(state[name])
