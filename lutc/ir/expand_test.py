@@ -1,4 +1,4 @@
-"""Tables from factors: the function bodies in ONNX Runtime and the kernels of every ISA against plain numpy, to the bit."""
+"""Tables from factors: the function bodies and the kernels of every ISA against plain numpy, to the bit."""
 
 from __future__ import annotations
 
