@@ -89,7 +89,7 @@ struct EncodeInput {
 /// One call of the inner loop: `panels` panels times `columns` outputs over all taps and units, written as
 /// acc[column][position].
 struct LookupBlock {
-  int panels = 0;      ///< 1 .. LookupKernels::block_panels
+  int panels = 0;      ///< 1 .. LookupKernels::block_panels, or more where many_panels
   int columns = 0;     ///< 1 .. LookupKernels::block_columns
   int entries = 0;     ///< K
   int gain_limit = 0;  ///< 0: plain, and there are no gains
@@ -182,6 +182,7 @@ struct LookupKernels {
   /// (rows up to a multiple of panel_rows are written). Null: finish_rows() knows no `scaled`.
   void (*scale_columns)(const FinishBlock& block) = nullptr;
   bool plane_lines = false;  ///< finish_planes() takes many lines at once
+  bool many_panels = false;  ///< lookup() takes more than block_panels panels at once
 };
 
 const LookupKernels* lookup_kernels(Isa isa);

@@ -116,38 +116,29 @@ class LutLinear final : public LutConsumer {
     b.taps = &tap;
     b.tap_count = 1;
     b.acc_stride = acc_stride;
+    const int64_t call_rows = kernels_->many_panels ? s.rows : tile_rows_;
+    // Passes that fetch: of a call with many panels those over whole tiles.
+    const int64_t fetching = kernels_->many_panels ? std::max<int64_t>(1, s.rows / tile_rows_) : tiles;
     for (int64_t n = 0; n < s.columns; n += kernels_->block_columns) {
       b.columns = static_cast<int>(std::min<int64_t>(kernels_->block_columns, s.columns - n));
       b.table = table_ + (s.column + n) * geometry_.units * cell;
       b.table_unit_step = b.columns * cell;
       const int64_t next = s.column + n + b.columns;  // first column of the next block
       const int64_t ahead = std::min<int64_t>(kernels_->block_columns, outputs_ - next) * cell;
-      b.prefetch_lines = static_cast<int>((ahead + 64 * tiles - 1) / (64 * tiles));
+      b.prefetch_lines = static_cast<int>((ahead + 64 * fetching - 1) / (64 * fetching));
       b.prefetch = table_ + next * geometry_.units * cell;
-      for (int64_t t = 0; t < tiles; ++t) {
-        const int64_t row = s.row + t * tile_rows_, panel = row / kernels_->panel_rows;
-        const int64_t left = std::min(tile_rows_, s.rows - t * tile_rows_);
+      for (int64_t r = 0; r < s.rows; r += call_rows) {
+        const int64_t row = s.row + r, panel = row / kernels_->panel_rows, left = std::min(call_rows, s.rows - r);
         b.panels = static_cast<int>((left + kernels_->panel_rows - 1) / kernels_->panel_rows);
         b.starts = job.codes + panel * geometry_.panel_bytes;
         b.codes = b.starts + geometry_.start_bytes;
         b.gains = b.codes + geometry_.code_unit_bytes;
-        b.acc = acc + n * acc_stride + t * tile_rows_;
-        fetch_output(job, row, left, s.column, s.columns, n / kernels_->block_columns);
+        b.acc = acc + n * acc_stride + r;
         kernels_->lookup(b);
         b.prefetch += 64 * b.prefetch_lines * geometry_.units;
       }
     }
     finish(job, acc, acc_stride, s.row, s.rows, s.column, s.columns);
-  }
-
-  /// A share of the output lines of a tile, fetched while sums are made: the finish then stores into cache, not into a
-  /// queue of misses a row apart.
-  void fetch_output(const Job& job, int64_t row, int64_t rows, int64_t column, int64_t columns, int64_t block) const {
-    const int64_t share = (rows * kernels_->block_columns + columns - 1) / columns;
-    const float* y = job.y + row * outputs_ + column;
-    for (int64_t r = block * share; r < std::min(rows, (block + 1) * share); ++r) {
-      for (int64_t n = 0; n < columns; n += 16) __builtin_prefetch(y + r * outputs_ + n, 1, 2);
-    }
   }
 
   void finish(const Job& job, int32_t* acc, int64_t acc_stride, int64_t row, int64_t rows, int64_t column,

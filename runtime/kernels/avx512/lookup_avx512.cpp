@@ -39,64 +39,76 @@ LUTC_INLINE void step(__m512i& acc, __m512i index, const uint8_t* table, __m512i
   asm volatile("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(q), "v"(gain));
 }
 
-/// kP panels times kN columns over all taps and units; kSteps: where codes are found is listed.
+/// `tiles` times kP panels, times kN columns, over all taps and units; kSteps: where codes are found is listed. Tiles
+/// are a loop in here: loads of the next one overlap stores of the last. Not inlined: among its sisters gcc runs out of
+/// registers and keeps addresses in vectors, where they queue behind the arithmetic.
 template <int kP, int kN, int K, bool kGain, bool kSteps>
-void block(const LookupBlock& b) {
-  __m512i acc[kP][kN];
-#pragma GCC unroll 4
-  for (int p = 0; p < kP; ++p) {
-    const __m512i start = kGain ? _mm512_loadu_si512(b.starts + p * b.start_panel_step)
-                                : _mm512_set1_epi32(static_cast<int32_t>(-128 * 4 * b.units * b.tap_count));
-#pragma GCC unroll 6
-    for (int n = 0; n < kN; ++n) acc[p][n] = start;
-  }
+__attribute__((noinline)) void block(const LookupBlock& b, int64_t tiles) {
   // The last table stays in memory where registers are short: only whole 64-byte cells can be operands.
   constexpr bool kSpill = K == 16 && kN == kColumns && kP == kPanels;
   constexpr int kRegisters = kSpill ? kHeld : kN;
   const __m512i ones = _mm512_set1_epi8(1);
-  const uint8_t* table = b.table;
   const uint8_t* ahead = b.prefetch != nullptr ? b.prefetch : b.table;
   // Up to three lines without a branch that would cloud the loop's end; fewer are fetched twice.
   const int64_t second = b.prefetch_lines > 1 ? 64 : 0, third = b.prefetch_lines > 2 ? 128 : 0;
   const int64_t ahead_step = 64 * b.prefetch_lines;
-  // One loop over taps and units: a loop in a loop ends too often to be predicted.
+  // Rows: codes, gains and starts are those of panels, each unit's gains behind its codes. Steps: planes of 16
+  // positions a panel, and one loop over taps and units: a loop in a loop ends too often to be predicted.
+  constexpr int64_t kVector = 64, kUnit = kGain ? 2 * kVector : kVector;
   const int64_t count = kSteps ? b.units * b.tap_count : b.units;
-  const uint8_t* codes = b.codes;
-  const uint8_t* gains = b.gains;
-  for (int64_t i = 0; i < count; ++i) {
-    if constexpr (kSteps) {
-      codes = b.codes + b.steps[i];
-      gains = b.gains + b.steps[i];
-    }
-    // Into level 2 only: misses of level 1 are few at a time, and the codes need them.
-    _mm_prefetch(ahead, _MM_HINT_T1);
-    _mm_prefetch(ahead + second, _MM_HINT_T1);
-    _mm_prefetch(ahead + third, _MM_HINT_T1);
-    if (b.prefetch_lines > 3) {
-      for (int64_t l = 192; l < ahead_step; l += 64) _mm_prefetch(ahead + l, _MM_HINT_T1);
-    }
-    ahead += ahead_step;
-    __m512i tables[kRegisters];
-#pragma GCC unroll 6
-    for (int n = 0; n < kRegisters; ++n) tables[n] = load_table<K>(table + n * 4 * K);
+  const int64_t panel = kSteps ? kVector : b.code_panel_step, table_unit = b.table_unit_step, stride = b.acc_stride;
+  const uint8_t *const first = b.table, *const last = first + count * table_unit;
+  const uint8_t *tile_codes = b.codes, *tile_gains = b.gains, *starts = b.starts;
+  int32_t* out = b.acc;
+  for (; tiles > 0; --tiles, out += kP * 16) {
+    __m512i acc[kP][kN];
 #pragma GCC unroll 4
     for (int p = 0; p < kP; ++p) {
-      const __m512i index = _mm512_loadu_si512(codes + p * b.code_panel_step);
-      const __m512i gain = kGain ? _mm512_loadu_si512(gains + p * b.gain_panel_step) : ones;
+      const __m512i start =
+          kGain ? _mm512_loadu_si512(starts + p * panel) : _mm512_set1_epi32(static_cast<int32_t>(-128 * 4 * count));
 #pragma GCC unroll 6
-      for (int n = 0; n < kRegisters; ++n) step(acc[p][n], index, tables[n], gain);
-      if constexpr (kSpill) step(acc[p][kN - 1], index, table + (kN - 1) * 4 * K, gain);
+      for (int n = 0; n < kN; ++n) acc[p][n] = start;
     }
-    table += b.table_unit_step;
-    if constexpr (!kSteps) {
-      codes += b.code_unit_step;
-      gains += b.gain_unit_step;
-    }
-  }
+    const uint8_t *codes = tile_codes, *gains = tile_gains;
+    const int64_t* step_at = b.steps;
+    for (const uint8_t* table = first; table != last; table += table_unit) {
+      if constexpr (kSteps) {
+        codes = tile_codes + *step_at;
+        gains = tile_gains + *step_at;
+        ++step_at;
+      } else {
+        gains = codes + kVector;
+      }
+      // Into level 2 only: misses of level 1 are few at a time, and the codes need them.
+      _mm_prefetch(ahead, _MM_HINT_T1);
+      _mm_prefetch(ahead + second, _MM_HINT_T1);
+      _mm_prefetch(ahead + third, _MM_HINT_T1);
+      if (ahead_step > 192) {
+        for (int64_t l = 192; l < ahead_step; l += 64) _mm_prefetch(ahead + l, _MM_HINT_T1);
+      }
+      ahead += ahead_step;
+      __m512i tables[kRegisters];
 #pragma GCC unroll 6
-  for (int n = 0; n < kN; ++n) {
+      for (int n = 0; n < kRegisters; ++n) tables[n] = load_table<K>(table + n * 4 * K);
 #pragma GCC unroll 4
-    for (int p = 0; p < kP; ++p) _mm512_storeu_si512(b.acc + n * b.acc_stride + p * 16, acc[p][n]);
+      for (int p = 0; p < kP; ++p) {
+        const __m512i index = _mm512_loadu_si512(codes + p * panel);
+        const __m512i gain = kGain ? _mm512_loadu_si512(gains + p * panel) : ones;
+#pragma GCC unroll 6
+        for (int n = 0; n < kRegisters; ++n) step(acc[p][n], index, tables[n], gain);
+        if constexpr (kSpill) step(acc[p][kN - 1], index, table + (kN - 1) * 4 * K, gain);
+      }
+      codes += kUnit;
+    }
+    int32_t* to = out;
+#pragma GCC unroll 6
+    for (int n = 0; n < kN; ++n, to += stride) {
+#pragma GCC unroll 4
+      for (int p = 0; p < kP; ++p) _mm512_storeu_si512(to + p * 16, acc[p][n]);
+    }
+    tile_codes += kP * panel;
+    tile_gains += kP * panel;
+    starts += kP * panel;
   }
 }
 
@@ -104,10 +116,11 @@ void block(const LookupBlock& b) {
 LookupBlock part(const LookupBlock& b, int p, int n) {
   LookupBlock sub = b;
   if (p > 0 || n > 0) sub.prefetch_lines = 0;
-  sub.codes += p * b.code_panel_step;
+  const int64_t skipped = p * b.code_panel_step;  // the same everywhere
+  sub.codes += skipped;
   if (b.gain_limit > 0) {
-    sub.gains += p * b.gain_panel_step;
-    sub.starts += p * b.start_panel_step;
+    sub.gains += skipped;
+    sub.starts += skipped;
   }
   sub.table += n * 4 * b.entries;
   sub.acc += n * b.acc_stride + p * 16;
@@ -115,32 +128,29 @@ LookupBlock part(const LookupBlock& b, int p, int n) {
 }
 
 template <int kP, int K, bool kGain, bool kSteps>
-void columns(const LookupBlock& b) {
-  if (b.columns == 6) return block<kP, 6, K, kGain, kSteps>(b);
+void columns(const LookupBlock& b, int64_t tiles) {
+  if (b.columns == 6) return block<kP, 6, K, kGain, kSteps>(b, tiles);
   int n = 0;
   if (b.columns - n >= 4) {
-    block<kP, 4, K, kGain, kSteps>(part(b, 0, n));
+    block<kP, 4, K, kGain, kSteps>(part(b, 0, n), tiles);
     n += 4;
   }
   if (b.columns - n >= 2) {
-    block<kP, 2, K, kGain, kSteps>(part(b, 0, n));
+    block<kP, 2, K, kGain, kSteps>(part(b, 0, n), tiles);
     n += 2;
   }
-  if (b.columns - n >= 1) block<kP, 1, K, kGain, kSteps>(part(b, 0, n));
+  if (b.columns - n >= 1) block<kP, 1, K, kGain, kSteps>(part(b, 0, n), tiles);
 }
 
 template <int K, bool kGain, bool kSteps>
 void panels(const LookupBlock& b) {
-  int p = 0;
-  if (b.panels >= 4) {
-    columns<4, K, kGain, kSteps>(b);
-    p = 4;
-  }
+  int p = b.panels / 4 * 4;
+  if (p > 0) columns<4, K, kGain, kSteps>(b, p / 4);
   if (b.panels - p >= 2) {
-    columns<2, K, kGain, kSteps>(part(b, p, 0));
+    columns<2, K, kGain, kSteps>(part(b, p, 0), 1);
     p += 2;
   }
-  if (b.panels - p >= 1) columns<1, K, kGain, kSteps>(part(b, p, 0));
+  if (b.panels - p >= 1) columns<1, K, kGain, kSteps>(part(b, p, 0), 1);
 }
 
 template <int K>
@@ -257,32 +267,38 @@ void finish_planes(const FinishBlock& f) {
   f.residual == nullptr && !f.relu ? finish_lines<true>(f) : finish_lines<false>(f);
 }
 
+constexpr LookupKernels make_kernels() {
+  LookupKernels kernels = {
+      "quad6",
+      DirectionForm::kQuads,
+      /*panel_rows=*/16,
+      /*unit=*/4,
+      /*encode_panels=*/2,
+      /*code_planes=*/1,
+      /*code_bytes=*/4,
+      /*gain_bytes=*/4,
+      /*start_element=*/4,
+      kPanels,
+      kColumns,
+      /*gather_rows=*/8,
+      [](int64_t, int gain_limit) -> int64_t { return gain_limit > 0 ? 64 : 0; },
+      [](int64_t units, int) -> int64_t { return units; },
+      encode_scratch_avx512,
+      encode_avx512,
+      lookup,
+      finish_rows,
+      finish_planes,
+      gather_row_avx512,
+      scale_columns,
+      /*plane_lines=*/true,
+  };
+  kernels.many_panels = true;
+  return kernels;
+}
+
 }  // namespace
 
 extern const LookupKernels kLookupAvx512;
-const LookupKernels kLookupAvx512 = {
-    "quad6",
-    DirectionForm::kQuads,
-    /*panel_rows=*/16,
-    /*unit=*/4,
-    /*encode_panels=*/2,
-    /*code_planes=*/1,
-    /*code_bytes=*/4,
-    /*gain_bytes=*/4,
-    /*start_element=*/4,
-    kPanels,
-    kColumns,
-    /*gather_rows=*/8,
-    [](int64_t, int gain_limit) -> int64_t { return gain_limit > 0 ? 64 : 0; },
-    [](int64_t units, int) -> int64_t { return units; },
-    encode_scratch_avx512,
-    encode_avx512,
-    lookup,
-    finish_rows,
-    finish_planes,
-    gather_row_avx512,
-    scale_columns,
-    /*plane_lines=*/true,
-};
+const LookupKernels kLookupAvx512 = make_kernels();
 
 }  // namespace lutc::kernels
