@@ -238,15 +238,30 @@ def test_windows_of_small_gains(isa, gain_limit, m, seed, c, level, spikes):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("total", [258, 259])
+@pytest.mark.parametrize("total", range(252, 261))
 def test_the_longest_windows_are_full(isa, total):
-    """Windows of 3 units whose gains sum to the most a 16-bit sum of entries of 127 holds, and to one more."""
+    """Windows of 3 units whose gains sum to about the most a 16-bit sum of entries of 127 holds."""
     gains = np.zeros((2, 12), np.int64)
     gains[1] = np.tile([43, 43, 43, 43, 43, total - 215], 2)
     layer, x = layer_with_gains(gains, 35, 63)
     expected = reference_linear(layer, x).astype(np.float32)
     assert np.array_equal(run_linear(isa, layer, x), expected)
     assert np.array_equal(run_linear(isa, layer, x, layout="ckn"), expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("total", range(250, 259))
+@pytest.mark.parametrize("before", [129, 1, 128])
+def test_full_windows_after_a_full_low_byte(isa, total, before):
+    """What windows hand to each other, a low byte (127 * 129 ends in 255) and 128 of a start, needs room in them."""
+    gains = np.tile([43, 43, 43, 43, 43, 39], (2, 5))  # of the second row: windows of 3 units, not more
+    for window, most in enumerate([before, total, before, total, before]):
+        gains[0, 6 * window : 6 * window + 6] = np.diff(np.arange(7) * most // 6)
+    layer, x = layer_with_gains(gains, 35, 63)
+    expected = reference_linear(layer, x).astype(np.float32)
+    assert np.array_equal(run_linear(isa, layer, x), expected)
+    layer, x = layer_with_gains(-gains, 35, 63)
+    assert np.array_equal(run_linear(isa, layer, x), -expected)
 
 
 ACTIVATIONS = {

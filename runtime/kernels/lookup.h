@@ -106,10 +106,11 @@ struct LookupBlock {
                                     ///< [window][position], minus 128 times the window's gains
   int64_t start_panel_step = 0;
   int64_t start_window_step = 0;  ///< avx2
+  bool of_rows = false;             ///< codes and gains of rows (lut_linear), as the encode of rows lays them out
   const int64_t* taps = nullptr;  ///< [tap_count] displacement in positions
   int64_t tap_count = 0;
-  const int64_t* steps =
-      nullptr;  ///< avx512, many taps: [tap_count][units] bytes from codes and from gains to a step's
+  /// avx512, many taps: [2][tap_count][units] bytes from codes to a step's, and from gains to a step's
+  const int64_t* steps = nullptr;
   const uint8_t* table = nullptr;     ///< first byte of the column block
   int64_t table_unit_step = 0;        ///< bytes from one unit to the next; taps follow each other
   int64_t table_entry_step = 0;       ///< scalar ("rows" layout): bytes from one entry to the next
@@ -182,6 +183,8 @@ struct LookupKernels {
   /// (rows up to a multiple of panel_rows are written). Null: finish_rows() knows no `scaled`.
   void (*scale_columns)(const FinishBlock& block) = nullptr;
   bool plane_lines = false;  ///< finish_planes() takes many lines at once
+  /// Gain form: where a panel of rows holds the code of each row; null: in order.
+  const uint8_t* row_places = nullptr;
   bool many_panels = false;  ///< lookup() takes more than block_panels panels at once
 };
 

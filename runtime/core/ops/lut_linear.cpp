@@ -113,6 +113,7 @@ class LutLinear final : public LutConsumer {
     b.gain_unit_step = geometry_.unit_bytes();
     b.start_panel_step = geometry_.panel_bytes;
     b.start_window_step = 2 * kernels_->panel_rows;
+    b.of_rows = true;
     b.taps = &tap;
     b.tap_count = 1;
     b.acc_stride = acc_stride;
@@ -220,6 +221,10 @@ class LutLinear final : public LutConsumer {
       }
     }
     for (; c < codebooks_; ++c) geometry_.extract(panel, row, entries_, c, codes + c, gains + c);
+    if (gain_limit_ == 0 || kernels_->row_places == nullptr || kernels_->row_places[row] == row) return;
+    int8_t ignored;
+    for (c = 0; c < codebooks_; ++c)
+      geometry_.extract(panel, kernels_->row_places[row], entries_, c, codes + c, &ignored);
   }
 
   void finish_gathered(const Job& job, int32_t* acc, int64_t row, int64_t column, int64_t columns) const {

@@ -54,11 +54,12 @@ LUTC_INLINE __m256i quantise(__m256 x, __m256 offset, __m256 inv_scale) {
   return _mm256_cvtps_epi32(_mm256_min_ps(_mm256_set1_ps(127.0f), _mm256_mul_ps(_mm256_sub_ps(x, offset), inv_scale)));
 }
 
-/// Four vectors of int32 to 32 bytes in order.
-LUTC_INLINE __m256i to_bytes(const __m256i (&v)[4]) {
+/// Four vectors of int32 to 32 bytes; fours of rows 0 4 8 12 of each half are in the order of packing.
+LUTC_INLINE __m256i to_bytes(const __m256i (&v)[4], __m256i order) {
   const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(v[0], v[1]), _mm256_packs_epi32(v[2], v[3]));
-  return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  return _mm256_permutevar8x32_epi32(bytes, order);
 }
+LUTC_INLINE __m256i to_bytes(const __m256i (&v)[4]) { return to_bytes(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)); }
 
 void quantise_rows(const float* x, int64_t stride, int64_t rows, int64_t features, const float* offset,
                    const float* inv_scale, int8_t* q, int64_t q_stride) {
@@ -222,8 +223,10 @@ void project(const EncodeView& e, const __m256i* slots, __m256i* features) {
   }
 }
 
-template <bool kGain>
+/// kOfRows: rows 8 .. 15 change places with rows 16 .. 23 (LookupKernels::row_places).
+template <bool kGain, bool kOfRows>
 void score(const EncodeView& e, const __m256i* slots, uint8_t* panel) {
+  const __m256i order = kOfRows ? _mm256_setr_epi32(0, 4, 2, 6, 1, 5, 3, 7) : _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
   const float limit = static_cast<float>(e.gain_limit);
   const uint8_t* directions = e.directions;
   const int64_t window = window_units_avx2(e.gain_limit), units = (e.codebooks + 1) / 2;
@@ -250,7 +253,7 @@ void score(const EncodeView& e, const __m256i* slots, uint8_t* panel) {
       }
       slots += used * kVectors;
       directions += 128 * used;
-      codes[h] = to_bytes(code);
+      codes[h] = to_bytes(code, order);
       if constexpr (kGain) gains[h] = to_bytes(gain);
     }
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), codes[0]);
@@ -295,8 +298,9 @@ bool window_fits(const __m256i* sums, int64_t units, int64_t window) {
   return _mm256_movemask_epi8(_mm256_cmpgt_epi16(most, _mm256_set1_epi16(kWindowGains))) == 0;
 }
 
-/// Replaces the windows of a panel of rows by the longest ones that its gains allow. Memory: two vectors a unit.
-void lengthen_windows(const EncodeView& e, uint8_t* panel, __m256i* sums) {
+/// Replaces the windows of a panel of rows by the longest ones that its gains allow and returns their units. Memory:
+/// two vectors a unit.
+int64_t lengthen_windows(const EncodeView& e, uint8_t* panel, __m256i* sums) {
   const int64_t units = (e.codebooks + 1) / 2, least = window_units_avx2(e.gain_limit);
   uint8_t* codes = panel + (units + least - 1) / least * 2 * kRows;
   const uint8_t* gains = codes + 2 * kRows;
@@ -310,7 +314,7 @@ void lengthen_windows(const EncodeView& e, uint8_t* panel, __m256i* sums) {
     if (!window_fits(sums, units, longer)) break;
     window = longer;
   }
-  if (window == least) return;
+  if (window == least) return window;
   store_added_units(codes, window - least);
   const __m256i offset = _mm256_set1_epi8(static_cast<char>(128));
   for (int64_t u = 0; u < units; panel += 2 * kRows) {
@@ -321,6 +325,22 @@ void lengthen_windows(const EncodeView& e, uint8_t* panel, __m256i* sums) {
     }
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(panel), low);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(panel + kRows), high);
+  }
+  return window;
+}
+
+/// Starts, multiples of 128, become multiples of 256 but for the first: the low bytes of the sums before a window can
+/// then take the place of its start's. What is left over goes to the window before.
+void even_starts(uint8_t* starts, int64_t windows) {
+  const __m256i odd = _mm256_set1_epi16(128);
+  for (int64_t i = 0; i < 2; ++i, starts += kRows) {
+    __m256i left = _mm256_setzero_si256();
+    for (int64_t w = windows - 1; w >= 0; --w) {
+      __m256i* p = reinterpret_cast<__m256i*>(starts + w * 2 * kRows);
+      const __m256i start = _mm256_add_epi16(_mm256_loadu_si256(p), left);
+      left = w > 0 ? _mm256_and_si256(start, odd) : _mm256_setzero_si256();
+      _mm256_storeu_si256(p, _mm256_sub_epi16(start, left));
+    }
   }
 }
 
@@ -363,10 +383,16 @@ void encode_avx2(const EncodeView& e, const EncodeInput& in, uint8_t* panel, int
     slots_of_features(e, s.slots,
                       [&](int64_t f, int g) { return quantise_feature(pixels(f, g), e.offset, e.inv_scale, f); });
   }
-  if (e.gain_limit == 0) return score<false>(e, s.slots, panel);
-  score<true>(e, s.slots, panel);
+  if (e.gain_limit == 0) return score<false, false>(e, s.slots, panel);
   // Convolutions gather the windows of pixels from many panels; a single row may be a pixel.
-  if (by_rows && in.rows > 1) lengthen_windows(e, panel, s.slots);  // the slots, a vector or more a codebook, are read
+  int64_t window = window_units_avx2(e.gain_limit);
+  if (by_rows && in.rows > 1) {
+    score<true, true>(e, s.slots, panel);
+    window = lengthen_windows(e, panel, s.slots);  // the slots, a vector or more a codebook, are read
+  } else {
+    score<true, false>(e, s.slots, panel);
+  }
+  even_starts(panel, ((e.codebooks + 1) / 2 + window - 1) / window);
 }
 
 }  // namespace lutc::kernels

@@ -8,6 +8,7 @@
 
 #include <immintrin.h>
 
+#include "kernels/avx2/gain_windows.h"
 #include "kernels/avx2/transpose.h"
 
 namespace lutc::kernels {
@@ -57,23 +58,27 @@ LUTC_INLINE void flush(int32_t* acc, __m256i sums, bool first) {
 /// Windows whose high bytes, -128 .. 127 each, fit a 16-bit sum.
 constexpr int kHighWindows = 255;
 
-/// Sums high * 256 + low of such rows to int32: acc = sums, or acc += sums.
+/// Sums high * 256 + the low bytes of low to int32: acc = sums, or acc += sums. kInOrder: of rows 0 .. 15, else of rows
+/// 0 .. 7 and 16 .. 23.
+template <bool kInOrder>
 LUTC_INLINE void flush_split(int32_t* acc, __m256i low, __m256i high, bool first) {
-  const __m256i bits = _mm256_or_si256(_mm256_slli_epi16(high, 8), low), upper = _mm256_srai_epi16(high, 8);
+  const __m256i bits = _mm256_or_si256(_mm256_slli_epi16(high, 8), _mm256_and_si256(low, _mm256_set1_epi16(255)));
+  const __m256i upper = _mm256_srai_epi16(high, 8);
   const __m256i a = _mm256_unpacklo_epi16(bits, upper), b = _mm256_unpackhi_epi16(bits, upper);
   __m256i lower_rows = _mm256_permute2x128_si256(a, b, 0x20), upper_rows = _mm256_permute2x128_si256(a, b, 0x31);
+  int32_t* upper_acc = acc + (kInOrder ? 8 : 16);
   if (!first) {
     lower_rows = _mm256_add_epi32(lower_rows, load(acc));
-    upper_rows = _mm256_add_epi32(upper_rows, load(acc + 16));
+    upper_rows = _mm256_add_epi32(upper_rows, load(upper_acc));
   }
   store(acc, lower_rows);
-  store(acc + 16, upper_rows);
+  store(upper_acc, upper_rows);
 }
 
 /// One panel times kN columns. At the end of a window the high bytes of its sums move to sums of their own; the low
 /// bytes stay, for which windows leave room (kWindowGains). kWide: gains above 64, for which two products may not be
 /// added before they are 16-bit sums.
-template <int kN, bool kWide>
+template <int kN, bool kWide, bool kOfRows>
 void gain_block(const LookupBlock& b) {
   const int64_t window = window_units_avx2(b.gain_limit) + added_units(b.codes + b.taps[0]);
   const uint8_t* table = b.table;
@@ -81,7 +86,7 @@ void gain_block(const LookupBlock& b) {
   const __m256i low_byte = _mm256_set1_epi16(255);
   bool first = true;
   int windows = 0;
-  __m256i low[kN], high[kN];            // rows 0-7 16-23, rows 8-15 24-31
+  __m256i low[kN], high[kN];            // kOfRows: rows 0-15, 16-31; else 0-7 16-23, 8-15 24-31
   alignas(32) int16_t carried[kN][32];  // their high bytes
   const auto clear = [&] {
 #pragma GCC unroll 4
@@ -95,10 +100,14 @@ void gain_block(const LookupBlock& b) {
   const auto flush_all = [&] {
 #pragma GCC unroll 4
     for (int n = 0; n < kN; ++n) {
-      flush_split(b.acc + n * b.acc_stride, low[n], load(carried[n]), first);
-      flush_split(b.acc + n * b.acc_stride + 8, high[n], load(carried[n] + 16), first);
+      int32_t* acc = b.acc + n * b.acc_stride;
+      flush_split<kOfRows>(acc, low[n], load(carried[n]), first);
+      flush_split<kOfRows>(acc + (kOfRows ? 16 : 8), high[n], load(carried[n] + 16), first);
     }
     first = false;
+  };
+  const auto gain_vector = [](const uint8_t* p, int half) {
+    return kOfRows ? load(p + 32 * half) : load_halves(p + 16 * half);
   };
   clear();
   for (int64_t t = 0; t < b.tap_count; ++t) {
@@ -112,7 +121,7 @@ void gain_block(const LookupBlock& b) {
       }
       ++windows;
       const int64_t end = u + window < b.units ? u + window : b.units;
-      const __m256i start_low = load_halves(starts), start_high = load_halves(starts + 16);
+      const __m256i start_low = gain_vector(starts, 0), start_high = gain_vector(starts, 1);
 #pragma GCC unroll 4
       for (int n = 0; n < kN; ++n) {
         low[n] = _mm256_add_epi16(low[n], start_low);
@@ -121,7 +130,7 @@ void gain_block(const LookupBlock& b) {
       for (; u < end; ++u) {
         ahead = prefetch(ahead, b.prefetch_lines);
         const __m256i even = load(codes), odd = load(codes + b.code_half_step);
-        const __m256i gain_low = load_halves(gains), gain_high = load_halves(gains + 16);
+        const __m256i gain_low = gain_vector(gains, 0), gain_high = gain_vector(gains, 1);
 #pragma GCC unroll 4
         for (int n = 0; n < kN; ++n) {
           const __m256i e = _mm256_shuffle_epi8(entries(table + n * kCell), even),
@@ -151,6 +160,37 @@ void gain_block(const LookupBlock& b) {
     }
   }
   flush_all();
+}
+
+/// The same for rows, four columns and gains up to 64.
+void gain_rows(const LookupBlock& b) {
+  GainWindows w;
+  w.table = b.table;
+  w.codes = b.codes;
+  w.starts = b.starts;
+  w.ahead = b.prefetch_lines > 0 ? b.prefetch : b.table;
+  w.ahead_step = b.prefetch_lines > 0 ? 64 : 0;
+  w.window = window_units_avx2(b.gain_limit) + added_units(b.codes);
+  if (b.prefetch_lines > 1) prefetch(b.prefetch + 64 * b.units, (b.prefetch_lines - 1) * static_cast<int>(b.units));
+  for (int64_t u = 0; u < b.units; u += w.units) {
+    w.units = kHighWindows * w.window < b.units - u ? kHighWindows * w.window : b.units - u;
+    GainSums sums;
+    for (int i = 0; i < 4; ++i) {
+      for (int h = 0; h < 32; h += 16) {
+        store(sums.low[i] + h, load(w.starts + 2 * h));  // its low bytes count
+        store(sums.high[i] + h, _mm256_setzero_si256());
+      }
+    }
+    gain_windows(w, sums);
+    for (int n = 0; n < 4; ++n) {
+      for (int h = 0; h < 32; h += 16)
+        flush_split<true>(b.acc + n * b.acc_stride + h, load(sums.low[n] + h), load(sums.high[n] + h), u == 0);
+    }
+    w.table += w.units * 4 * kCell;
+    w.codes += w.units * 4 * kRows;
+    w.starts += kHighWindows * 2 * kRows;
+    w.ahead += w.units * w.ahead_step;
+  }
 }
 
 /// all += entries; odd += entries in the odd bytes. One asm, so that the block keeps its registers (gcc would
@@ -235,18 +275,24 @@ LookupBlock part(const LookupBlock& b, int p, int n) {
   return sub;
 }
 
-template <bool kWide>
+template <bool kWide, bool kOfRows>
 void gain_columns(const LookupBlock& b) {
   switch (b.columns) {
     case 4:
-      return gain_block<4, kWide>(b);
+      return kOfRows && !kWide ? gain_rows(b) : gain_block<4, kWide, kOfRows>(b);
     case 3:
-      return gain_block<3, kWide>(b);
+      return gain_block<3, kWide, kOfRows>(b);
     case 2:
-      return gain_block<2, kWide>(b);
+      return gain_block<2, kWide, kOfRows>(b);
     default:
-      return gain_block<1, kWide>(b);
+      return gain_block<1, kWide, kOfRows>(b);
   }
+}
+
+template <bool kWide>
+void gain(const LookupBlock& b) {
+  for (int p = 0; p < b.panels; ++p)
+    b.of_rows ? gain_columns<kWide, true>(part(b, p, 0)) : gain_columns<kWide, false>(part(b, p, 0));
 }
 
 void plain(const LookupBlock& b) {
@@ -260,9 +306,7 @@ void plain(const LookupBlock& b) {
 
 void lookup(const LookupBlock& b) {
   if (b.gain_limit == 0) return plain(b);
-  for (int p = 0; p < b.panels; ++p) {
-    b.gain_limit > 64 ? gain_columns<true>(part(b, p, 0)) : gain_columns<false>(part(b, p, 0));
-  }
+  b.gain_limit > 64 ? gain<true>(b) : gain<false>(b);
 }
 
 /// Lanes below n.
@@ -465,6 +509,10 @@ void gather_row(const GatherRow& r) { r.gains != nullptr ? gather<true>(r) : gat
 
 }  // namespace
 
+/// So that interleaving codes of rows puts the rows in order (encode_avx2.cpp).
+constexpr uint8_t kRowPlaces[kRows] = {0, 1, 2,  3,  4,  5,  6,  7,  16, 17, 18, 19, 20, 21, 22, 23,
+                                       8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31};
+
 extern const LookupKernels kLookupAvx2;
 const LookupKernels kLookupAvx2 = {
     "pair16x4",
@@ -491,6 +539,8 @@ const LookupKernels kLookupAvx2 = {
     finish_planes,
     gather_row,
     scale_columns,
+    /*plane_lines=*/false,
+    kRowPlaces,
 };
 
 }  // namespace lutc::kernels

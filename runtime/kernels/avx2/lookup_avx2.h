@@ -11,8 +11,8 @@ void encode_avx2(const EncodeView& view, const EncodeInput& input, uint8_t* pane
 namespace {
 
 /// Most magnitudes of gains in a window, whose sum of gain * entry (-127 .. 127) must leave room in an int16 for the
-/// low byte of the windows before it.
-constexpr int kWindowGains = (32767 - 255) / 127;
+/// low byte of the windows before it and for what its start gives to or takes from another (even_starts()).
+constexpr int kWindowGains = (32767 - 255 - 128) / 127;
 
 /// Units of two codebooks that make a window whatever their gains.
 constexpr int64_t window_units_avx2(int64_t gain_limit) {

@@ -1,0 +1,129 @@
+// The inner loop of gain lookups of rows, one panel times four columns, as one piece of assembly: gcc keeps neither the
+// sums nor their order in registers.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace lutc::kernels {
+namespace {
+
+/// Sums of one panel and four columns at the end of some windows.
+struct alignas(32) GainSums {
+  int16_t low[4][32];   ///< of which only the low bytes count
+  int16_t high[4][32];  ///< high bytes of all windows
+};
+
+/// What a run of windows reads.
+struct GainWindows {
+  const uint8_t* table;   ///< 128 bytes a unit
+  const uint8_t* codes;   ///< 64 bytes of codes and 64 of gains a unit
+  const uint8_t* starts;  ///< 64 bytes a window, multiples of 256 but for the first one
+  const uint8_t* ahead;   ///< a line to fetch a unit
+  int64_t ahead_step;
+  int64_t units;
+  int64_t window;  ///< units
+};
+
+// Two codebooks of one column: their cells are 16 bytes each at `cell`. Codes are in ymm8 and ymm9, gains in ymm10 and
+// ymm11.
+#define LUTC_GAIN_COLUMN(cell, odd_cell, low, high) \
+  "vbroadcasti128 " cell                            \
+  "(%[table]), %%ymm12\n\t"                         \
+  "vbroadcasti128 " odd_cell                        \
+  "(%[table]), %%ymm13\n\t"                         \
+  "vpshufb %%ymm8, %%ymm12, %%ymm12\n\t"            \
+  "vpshufb %%ymm9, %%ymm13, %%ymm13\n\t"            \
+  "vpunpcklbw %%ymm13, %%ymm12, %%ymm14\n\t"        \
+  "vpunpckhbw %%ymm13, %%ymm12, %%ymm12\n\t"        \
+  "vpmaddubsw %%ymm10, %%ymm14, %%ymm14\n\t"        \
+  "vpmaddubsw %%ymm11, %%ymm12, %%ymm12\n\t"        \
+  "vpaddw %%ymm14, %%" low ", %%" low               \
+  "\n\t"                                            \
+  "vpaddw %%ymm12, %%" high ", %%" high "\n\t"
+
+// The high byte of a sum moves to memory, the one of a start takes its place.
+#define LUTC_GAIN_START(sum, start) "vpblendvb %%ymm15, %%" start ", %%" sum ", %%" sum "\n\t"
+#define LUTC_GAIN_CARRY(sum, at, temporary)               \
+  "vpsraw $8, %%" sum ", %%" temporary                    \
+  "\n\t"                                                  \
+  "vpaddw " at "(%[sums]), %%" temporary ", %%" temporary \
+  "\n\t"                                                  \
+  "vmovdqa %%" temporary ", " at "(%[sums])\n\t"
+
+/// sums.high += high bytes of the windows' sums, which start from sums.low; sums.low = the last ones.
+__attribute__((always_inline)) inline void gain_windows(GainWindows w, GainSums& sums) {
+  int64_t left;
+  asm volatile(
+      "vpcmpeqw %%ymm15, %%ymm15, %%ymm15\n\t"
+      "vpsllw $8, %%ymm15, %%ymm15\n\t"
+      "vmovdqa (%[sums]), %%ymm0\n\t"
+      "vmovdqa 32(%[sums]), %%ymm1\n\t"
+      "vmovdqa 64(%[sums]), %%ymm2\n\t"
+      "vmovdqa 96(%[sums]), %%ymm3\n\t"
+      "vmovdqa 128(%[sums]), %%ymm4\n\t"
+      "vmovdqa 160(%[sums]), %%ymm5\n\t"
+      "vmovdqa 192(%[sums]), %%ymm6\n\t"
+      "vmovdqa 224(%[sums]), %%ymm7\n\t"
+      "1:\n\t"
+      "mov %[window], %[left]\n\t"
+      "cmp %[units], %[left]\n\t"
+      "cmovg %[units], %[left]\n\t"
+      "sub %[left], %[units]\n\t"
+      "vmovdqu (%[starts]), %%ymm8\n\t"
+      "vmovdqu 32(%[starts]), %%ymm9\n\t"
+      "add $64, %[starts]\n\t"
+      // clang-format off
+      LUTC_GAIN_START("ymm0", "ymm8") LUTC_GAIN_START("ymm1", "ymm9")
+      LUTC_GAIN_START("ymm2", "ymm8") LUTC_GAIN_START("ymm3", "ymm9")
+      LUTC_GAIN_START("ymm4", "ymm8") LUTC_GAIN_START("ymm5", "ymm9")
+      LUTC_GAIN_START("ymm6", "ymm8") LUTC_GAIN_START("ymm7", "ymm9")
+      // clang-format on
+      ".p2align 4\n\t"
+      "2:\n\t"
+      "vmovdqu (%[codes]), %%ymm8\n\t"
+      "vmovdqu 32(%[codes]), %%ymm9\n\t"
+      "vmovdqu 64(%[codes]), %%ymm10\n\t"
+      "vmovdqu 96(%[codes]), %%ymm11\n\t"
+      "prefetcht1 (%[ahead])\n\t"
+      // clang-format off
+      LUTC_GAIN_COLUMN("0", "16", "ymm0", "ymm1")
+      LUTC_GAIN_COLUMN("32", "48", "ymm2", "ymm3")
+      LUTC_GAIN_COLUMN("64", "80", "ymm4", "ymm5")
+      LUTC_GAIN_COLUMN("96", "112", "ymm6", "ymm7")
+      // clang-format on
+      "sub $-128, %[codes]\n\t"
+      "sub $-128, %[table]\n\t"
+      "add %[step], %[ahead]\n\t"
+      "dec %[left]\n\t"
+      "jnz 2b\n\t"
+      // clang-format off
+      LUTC_GAIN_CARRY("ymm0", "256", "ymm8") LUTC_GAIN_CARRY("ymm1", "288", "ymm9")
+      LUTC_GAIN_CARRY("ymm2", "320", "ymm10") LUTC_GAIN_CARRY("ymm3", "352", "ymm11")
+      LUTC_GAIN_CARRY("ymm4", "384", "ymm12") LUTC_GAIN_CARRY("ymm5", "416", "ymm13")
+      LUTC_GAIN_CARRY("ymm6", "448", "ymm14") LUTC_GAIN_CARRY("ymm7", "480", "ymm8")
+      // clang-format on
+      "test %[units], %[units]\n\t"
+      "jnz 1b\n\t"
+      "vmovdqa %%ymm0, (%[sums])\n\t"
+      "vmovdqa %%ymm1, 32(%[sums])\n\t"
+      "vmovdqa %%ymm2, 64(%[sums])\n\t"
+      "vmovdqa %%ymm3, 96(%[sums])\n\t"
+      "vmovdqa %%ymm4, 128(%[sums])\n\t"
+      "vmovdqa %%ymm5, 160(%[sums])\n\t"
+      "vmovdqa %%ymm6, 192(%[sums])\n\t"
+      "vmovdqa %%ymm7, 224(%[sums])\n\t"
+      : [left] "=&r"(left), [table] "+r"(w.table), [codes] "+r"(w.codes), [starts] "+r"(w.starts),
+        [ahead] "+r"(w.ahead), [units] "+r"(w.units)
+      : [step] "r"(w.ahead_step), [window] "r"(w.window), [sums] "r"(&sums)
+      : "cc", "memory", "ymm0", "ymm1", "ymm2", "ymm3", "ymm4", "ymm5", "ymm6", "ymm7", "ymm8", "ymm9", "ymm10",
+        "ymm11", "ymm12", "ymm13", "ymm14", "ymm15");
+}
+
+#undef LUTC_GAIN_COLUMN
+#undef LUTC_GAIN_START
+#undef LUTC_GAIN_CARRY
+
+}  // namespace
+}  // namespace lutc::kernels
