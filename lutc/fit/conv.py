@@ -148,7 +148,7 @@ def fit_conv(
     for view, columns in zip(views, parts, strict=True):
         dense = weight[columns].transpose(2, 3, 1, 0).reshape(taps * per_group, per_output)
         fits.append(_fit_group(windows, encoded, view, columns, dense, free=free))
-    whole = _pooled(fits)
+    pooled = _pooled(fits)
     usages = np.stack([view.usage(windows, encoded, second=True) for view in views])
     product = np.empty_like(weight)
     for part, fit in zip(parts, fits, strict=True):
@@ -156,7 +156,7 @@ def fit_conv(
         product[part] = kernel.transpose(3, 2, 0, 1)
     expand = None
     table_size = outputs * codebooks * entries * taps
-    tied = stays_tied(size, whole, free=free, factors=encoder.atoms.size + weight.size, table=table_size)
+    tied = stays_tied(size, pooled, free=free, factors=encoder.atoms.size + weight.size, table=table_size)
     if tied:
         factored = round_factors(encoder.atoms, product, groups, usages, group=group)
         expand, table, scale = factored.factors, factored.table, factored.scale
@@ -169,8 +169,8 @@ def fit_conv(
             table[part] = taps_first.transpose(4, 2, 3, 0, 1)
     bias = np.empty(outputs, np.float32)
     for part, fit in zip(parts, fits, strict=True):
-        rows = table[part].transpose(3, 4, 1, 2, 0).reshape(taps * codebooks * entries, per_output)
-        bias[part] = fit.y_mean - (fit.gain_mean @ rows.astype(np.float64)) * scale[part]
+        units = table[part].transpose(3, 4, 1, 2, 0).reshape(taps * codebooks * entries, per_output)
+        bias[part] = fit.y_mean - (fit.gain_mean @ units.astype(np.float64)) * scale[part]
     lookup = ConvParameters(
         **encoder.constants(),  # type: ignore[arg-type]
         table=np.ascontiguousarray(table),
@@ -179,7 +179,7 @@ def fit_conv(
         **dataclasses.asdict(geometry),
     )
     factors = Factors(encoder.atoms, product, exact=tied or not free)
-    return FittedLayer(lookup, None, whole.tied_error if tied else whole.error, factors, expand)
+    return FittedLayer(lookup, None, pooled.tied_error if tied else pooled.error, factors, expand)
 
 
 Encoded = tuple[npt.NDArray[np.uint8], Floats]

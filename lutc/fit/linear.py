@@ -140,16 +140,16 @@ def fit_linear(x: Floats, y: Floats, weight: Floats, form: Form, *, seed: int, s
     held = slice(min(cut, len(x) - 1), None)
     train = _moments(encoder, codes[:, :cut], gains[:, :cut], y[:cut], free)
     held_out = _moments(encoder, codes[:, held], gains[:, held], y[held], free)
-    fitted = fit_table(train, held_out, atom_matrix(encoder), weight, free=free)
+    tables = fit_table(train, held_out, atom_matrix(encoder), weight, free=free)
     mean_gain, mean_square = usage(codes, gains, entries)
     expand = None
-    factors_size = encoder.atoms.size + fitted.weights.size
-    tied = stays_tied(size, fitted, free=free, factors=factors_size, table=fitted.table.size)
+    factors_size = encoder.atoms.size + tables.weights.size
+    tied = stays_tied(size, tables, free=free, factors=factors_size, table=tables.table.size)
     if tied:
-        factored = round_factors(encoder.atoms, fitted.weights, encoder.groups, mean_square[None])
+        factored = round_factors(encoder.atoms, tables.weights, encoder.groups, mean_square[None])
         expand, table, scale = factored.factors, factored.table, factored.scale
     else:
-        integers, scale = round_table(fitted.table, mean_square)
+        integers, scale = round_table(tables.table, mean_square)
         table = integers.reshape(len(codes), entries, -1)
     unit = mean_gain @ table.reshape(len(mean_gain), -1).astype(np.float64)
     bias = y.mean(axis=0, dtype=np.float64) - unit * scale
@@ -159,8 +159,8 @@ def fit_linear(x: Floats, y: Floats, weight: Floats, form: Form, *, seed: int, s
         scale=scale,
         bias=bias.astype(np.float32),
     )
-    error = fitted.tied_error if tied else fitted.error
-    factors = Factors(encoder.atoms, fitted.weights, exact=tied or not free)
+    error = tables.tied_error if tied else tables.error
+    factors = Factors(encoder.atoms, tables.weights, exact=tied or not free)
     return FittedLayer(lookup, projection, error, factors, expand)
 
 
