@@ -74,7 +74,7 @@ __attribute__((noinline)) void block(const LookupBlock& b, int64_t tiles) {
     for (const uint8_t* table = first; table != last; table += table_unit) {
       if constexpr (kSteps) {
         codes = tile_codes + *step_at;
-        gains = tile_gains + *step_at;
+        gains = tile_gains + step_at[count];
         ++step_at;
       } else {
         gains = codes + kVector;
