@@ -15,8 +15,10 @@ import onnx_ir as ir
 import torch
 
 from lutc.fit import FitResult
+from lutc.fit.linear import Factors
 from lutc.fit.session import LookupSession
 from lutc.ir.graph import LUTC_DOMAIN, is_op
+from lutc.ir.parameters import LookupParameters
 from lutc.learn.export import Usage, export
 from lutc.learn.graph import GraphModule, check_learnable
 from lutc.learn.loss import Distillation, Moments, counted
@@ -29,6 +31,9 @@ SAMPLE_BYTES = 1_000_000_000
 """Bytes of samples kept."""
 
 _VARIANCE_BATCHES = 8
+
+_FREE_WIDTH = 6
+"""Gain codebooks of at least so many features keep free tables, where the fit chose them: K / V times the work."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +87,7 @@ def learn(
     training, held_out = hold_out(kept.batches, settings.seed)
     minibatches = Minibatches(training, specs, settings.batch, settings.seed)
     teacher = GraphModule(original).fast(processes.device).requires_grad_(False)
-    student = GraphModule(fitted.model, fitted.factors, integer).fast(processes.device)
+    student = GraphModule(fitted.model, fitted.factors, integer, _free(settings.tables)).fast(processes.device)
     taps = _taps(fitted.model)
     outputs = [str(v.name) for v in original.graph.outputs if v.dtype is None or v.dtype.is_floating_point()]
     variance = _variance(teacher, training, [*taps, *outputs], settings.batch, processes.device)
@@ -118,6 +123,17 @@ def learn(
         samples=minibatches.samples,
         held_out=held,
     )
+
+
+def _free(tables: str) -> Callable[[LookupParameters, Factors], bool]:
+    """Which layers learn their tables entry by entry."""
+
+    def wanted(parameters: LookupParameters, factors: Factors) -> bool:
+        if factors.exact or tables == "tied":
+            return False
+        return tables == "free" or parameters.gain_limit == 0 or parameters.groups.shape[1] >= _FREE_WIDTH
+
+    return wanted
 
 
 def _bytes(batch: Batch) -> int:

@@ -137,10 +137,8 @@ class _SoftPlain(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         integers, bias = directions.round().clamp(-127, 127), code_bias.round()
         codes, _ = best_entries(q, integers, bias)
-        weights = torch.matmul(integers, q)
-        weights += bias[..., None]
-        weights *= unit[:, None, None]
-        ctx.save_for_backward(q, integers, bias, sharpness, unit, atoms, codes)
+        weights = _logits(q, integers, bias, unit)
+        ctx.save_for_backward(q, integers, bias, sharpness, unit, atoms)
         soft = torch.matmul(atoms.transpose(1, 2), torch.softmax(weights * sharpness, dim=2))
         ctx.mark_non_differentiable(soft)
         return pick(atoms, codes), soft
@@ -149,21 +147,11 @@ class _SoftPlain(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         g = grads[0]
-        q, directions, bias, sharpness, unit, atoms, _codes = ctx.saved_tensors
-        logits = torch.matmul(directions, q)
-        logits += bias[..., None]
-        logits *= unit[:, None, None]
-        p = torch.softmax(logits * sharpness, dim=2)
+        q, directions, bias, sharpness, unit, atoms = ctx.saved_tensors
+        p = torch.softmax(_logits(q, directions, bias, unit) * sharpness, dim=2)
         d_atoms = torch.matmul(p, g.transpose(2, 3)).sum(dim=0)
         d_p = torch.matmul(atoms, g)
-        d_p -= (d_p * p).sum(dim=2, keepdim=True)
-        d_logits = d_p.mul_(p)  # of logits * sharpness
-        d_sharpness = (d_logits * logits).sum()
-        d_score = d_logits.mul_(unit[:, None, None] * sharpness)
-        d_directions = torch.matmul(d_score, q.transpose(2, 3)).sum(dim=0)
-        d_bias = d_score.sum(dim=(0, 3))
-        d_q = torch.matmul(directions.transpose(1, 2), d_score)
-        return d_q, d_directions, d_bias, d_sharpness, None, d_atoms
+        return (*_soft_gradients(d_p, q, directions, bias, sharpness, unit), None, d_atoms)
 
 
 def soft_plain(
@@ -183,6 +171,79 @@ def soft_plain(
         The hard choice [B, C, V, P], whose gradients are the soft one's, and the soft one itself (no gradient).
     """
     return _SoftPlain.apply(q, directions, code_bias, sharpness, unit, atoms)  # type: ignore[no-untyped-call]
+
+
+class _GainPlanes(torch.autograd.Function):
+    """Gains in the planes of their entries, zero elsewhere: what free tables read in the gain form."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, directions: Tensor, gain_mul: Tensor, limit: int) -> Tensor:
+        integers = directions.round().clamp(-127, 127)
+        codes, score = best_entries(q, integers, None)
+        raw = score * gain_mul[:, None]
+        ctx.save_for_backward(q, integers, gain_mul, codes, raw.abs() <= limit)
+        batch, codebooks, _, positions = q.shape
+        planes = q.new_zeros(batch, codebooks, directions.shape[1], positions)
+        return planes.scatter_(2, codes[:, :, None], raw.clamp(-limit, limit).round_()[:, :, None])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        q, directions, gain_mul, codes, free = ctx.saved_tensors
+        d_gain = torch.gather(grads[0], 2, codes[:, :, None])
+        d_score = d_gain.mul_((free * gain_mul[:, None])[:, :, None])
+        d_directions = by_entry(q * d_score, codes, directions.shape[1])
+        return pick(directions, codes).mul_(d_score), d_directions, None, None
+
+
+def gain_planes(q: Tensor, directions: Tensor, gain_mul: Tensor, limit: int) -> Tensor:
+    """Gains [B, C, K, P] of sub-vectors, each in the plane of its entry; arguments as `gain_shape`."""
+    return _GainPlanes.apply(q, directions, gain_mul, limit)  # type: ignore[no-untyped-call]
+
+
+class _SoftPlanes(torch.autograd.Function):
+    """One-hot choices; gradients as if they were a softmax over the scores (soft-PQ)."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, directions: Tensor, code_bias: Tensor, sharpness: Tensor, unit: Tensor) -> Tensor:
+        integers, bias = directions.round().clamp(-127, 127), code_bias.round()
+        codes, _ = best_entries(q, integers, bias)
+        ctx.save_for_backward(q, integers, bias, sharpness, unit)
+        batch, codebooks, _, positions = q.shape
+        planes = q.new_zeros(batch, codebooks, directions.shape[1], positions)
+        return planes.scatter_(2, codes[:, :, None], 1.0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        q, directions, bias, sharpness, unit = ctx.saved_tensors
+        return (*_soft_gradients(grads[0], q, directions, bias, sharpness, unit), None)
+
+
+def soft_planes(q: Tensor, directions: Tensor, code_bias: Tensor, sharpness: Tensor, unit: Tensor) -> Tensor:
+    """One-hot choices [B, C, K, P] of sub-vectors; arguments as `soft_plain`."""
+    return _SoftPlanes.apply(q, directions, code_bias, sharpness, unit)  # type: ignore[no-untyped-call]
+
+
+def _logits(q: Tensor, directions: Tensor, bias: Tensor, unit: Tensor) -> Tensor:
+    """Scores in the unit of each codebook, [B, C, K, P]."""
+    scores = torch.matmul(directions, q)
+    scores += bias[..., None]
+    scores *= unit[:, None, None]
+    return scores
+
+
+def _soft_gradients(
+    d_p: Tensor, q: Tensor, directions: Tensor, bias: Tensor, sharpness: Tensor, unit: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of q, directions, bias and sharpness, from that of the softmax' weights [B, C, K, P]."""
+    logits = _logits(q, directions, bias, unit)
+    p = torch.softmax(logits * sharpness, dim=2)
+    d_logits = (d_p - (d_p * p).sum(dim=2, keepdim=True)).mul_(p)  # of logits * sharpness
+    d_sharpness = (d_logits * logits).sum()
+    d_score = d_logits.mul_(unit[:, None, None] * sharpness)
+    d_directions = torch.matmul(d_score, q.transpose(2, 3)).sum(dim=0)
+    return torch.matmul(directions.transpose(1, 2), d_score), d_directions, d_score.sum(dim=(0, 3)), d_sharpness
 
 
 class Grouping(torch.nn.Module):

@@ -52,17 +52,18 @@ class LearnedLayer:
     expand: TableFactors | None
 
 
-def export_layer(layer: LookupLayer, before: LookupParameters, usage: Usage, *, expand: bool) -> LearnedLayer:
+def export_layer(
+    layer: LookupLayer, before: LookupParameters, fitted: Factors, usage: Usage, *, expand: bool
+) -> LearnedLayer:
     """The layer's constants, rounded; the bias takes up the mean error of the table's rounding.
 
     Args:
         layer: As learned.
         before: As fitted; what learning does not touch is taken from it.
+        fitted: Its factors, which a free table keeps.
         usage: Of the layer's entries.
         expand: Whether a node makes the table from factors.
     """
-    atoms, weight = _numpy(layer.atoms), _numpy(layer.weight)
-    atoms = atoms * (before.groups >= 0)[:, None, :]
     directions = np.clip(np.rint(_numpy(layer.directions)), -127, 127).astype(np.int8)
     directions[np.broadcast_to((before.groups < 0)[:, None, :], directions.shape)] = 0
     fields: dict[str, npt.NDArray] = {"directions": directions}
@@ -71,11 +72,17 @@ def export_layer(layer: LookupLayer, before: LookupParameters, usage: Usage, *, 
         fields["code_bias"] = np.clip(np.rint(_numpy(layer.code_bias)), -(1 << 23), 1 << 23).astype(np.int32)
     group = before.group if isinstance(before, ConvParameters) else 1
     mean, square = (part.reshape(group, -1) for part in usage)
-    table = _by_taps(_table(layer, before.groups, atoms, weight), group)  # [group, taps, C / group * K, N / group]
+    weight = _numpy(layer.weight)
+    if layer.atoms is None:
+        learned = fitted
+        table = _from_free(weight, group)
+    else:
+        learned = Factors(_numpy(layer.atoms) * (before.groups >= 0)[:, None, :], weight, exact=True)
+        table = _by_taps(_table(layer, before.groups, learned.atoms, weight), group)
     taps, columns = table.shape[1], table.shape[3]
     made = None
     if expand:
-        made = round_factors(atoms, weight, before.groups, np.tile(square, (1, taps)), group=group)
+        made = round_factors(learned.atoms, weight, before.groups, np.tile(square, (1, taps)), group=group)
         rounded, scale = _from_table(made.table, group), made.scale
     else:
         pairs = [round_table(t.reshape(-1, columns), np.tile(s, taps)) for t, s in zip(table, square, strict=True)]
@@ -86,7 +93,7 @@ def export_layer(layer: LookupLayer, before: LookupParameters, usage: Usage, *, 
     fields |= {"scale": scale, "bias": bias.astype(np.float32), "table": _to_table(rounded, before)}
     after = dataclasses.replace(before, **fields)  # type: ignore[arg-type]
     after.check()
-    return LearnedLayer(after, Factors(atoms, weight, exact=True), None if made is None else made.factors)
+    return LearnedLayer(after, learned, None if made is None else made.factors)
 
 
 def _by_taps(table: Floats, group: int) -> Floats:
@@ -94,6 +101,14 @@ def _by_taps(table: Floats, group: int) -> Floats:
     codebooks, entries, outputs = table.shape[:3]
     split = table.reshape(group, codebooks // group * entries, outputs, -1)
     return np.ascontiguousarray(split.transpose(0, 3, 1, 2))
+
+
+def _from_free(weight: Floats, group: int) -> Floats:
+    """[group, taps, C / group * K, N / group] of a free table's weight."""
+    if weight.ndim == 2:
+        return weight[None, None]
+    outputs, rows = weight.shape[:2]
+    return weight.reshape(group, outputs // group, rows, -1).transpose(0, 3, 2, 1)
 
 
 def _from_table(table: npt.NDArray[np.int8], group: int) -> npt.NDArray[np.int8]:
@@ -137,7 +152,8 @@ def export(module: GraphModule, usage: Mapping[str, Usage]) -> tuple[ir.Model, d
         table = node.inputs[1 + INPUTS.index("table")]
         maker = None if table is None else table.producer()
         before = lookup_parameters(node)
-        learned = export_layer(module.lookups[output], before, usage[output], expand=maker is not None)
+        fitted = module.factors[output]
+        learned = export_layer(module.lookups[output], before, fitted, usage[output], expand=maker is not None)
         factors[output] = learned.factors
         _assign(node.inputs[1:], learned.lookup.arrays())
         if maker is not None and learned.expand is not None:

@@ -64,21 +64,27 @@ class GraphModule(nn.Module):
     Args:
         model: The graph; kept, not changed.
         factors: Of every LutLinear and LutConv, by the name of its output.
+        free: Says which lookup layers learn their tables entry by entry; None: none.
         integer: Outputs of dense Linear and Conv nodes that are computed in int8: simulated, fixed.
 
     Attributes:
         lookups: Lookup layers by output name.
         normalisations: Trainable initialisers (scale and bias of normalisations) by name.
+        factors: As given.
         outputs: Names of the graph's outputs.
         products: Element type of products with weights.
     """
 
     def __init__(
-        self, model: ir.Model, factors: Mapping[str, Factors] | None = None, integer: Collection[str] = ()
+        self,
+        model: ir.Model,
+        factors: Mapping[str, Factors] | None = None,
+        integer: Collection[str] = (),
+        free: Callable[[LookupParameters, Factors], bool] | None = None,
     ) -> None:
         super().__init__()
         check_learnable(model)
-        self.model = model
+        self.model, self.factors, self._free = model, dict(factors or {}), free
         self.products = torch.float32
         self.outputs = [str(value.name) for value in model.graph.outputs]
         self.lookups: dict[str, LookupLayer] = {}
@@ -88,7 +94,7 @@ class GraphModule(nn.Module):
         self._known: dict[str, nn.Parameter] = {}
         self._steps: list[tuple[Callable[..., Any], list[str], list[str], str]] = []
         for node in model.graph:
-            self._add(node, factors or {}, set(integer))
+            self._add(node, set(integer))
         last: dict[str, int] = {}
         for position, (_, inputs, _, _) in enumerate(self._steps):
             last.update(dict.fromkeys(inputs, position))
@@ -114,14 +120,16 @@ class GraphModule(nn.Module):
             setattr(self, buffer, tensor)  # integers steer shapes: they stay on the CPU
         return name
 
-    def _add(self, node: ir.Node, factors: Mapping[str, Factors], integer: set[str]) -> None:
+    def _add(self, node: ir.Node, integer: set[str]) -> None:
         output = str(node.outputs[0].name)
         x = str(node.inputs[0].name) if node.inputs and node.inputs[0] is not None else ""
         label = f"{_key(node)} '{node.name or output}'"
         if is_op(node, *TABLE_MAKERS, domain=LUTC_DOMAIN):
             return
         if is_op(node, "LutLinear", "LutConv", domain=LUTC_DOMAIN):
-            layer = LookupLayer(lookup_parameters(node), factors[output])
+            parameters, factors = lookup_parameters(node), self.factors[output]
+            free = parameters.table.size > 0 and self._free is not None and self._free(parameters, factors)
+            layer = LookupLayer(parameters, factors, free=free)
             self.lookups[output] = layer
             self._layers.append(layer)
             self._steps.append((layer, [x], [output], label))

@@ -5,27 +5,25 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lutc.fit.linear import Factors
 from lutc.ir.parameters import ConvParameters, LookupParameters, ProjectParameters
-from lutc.learn.encode import Grouping, best_entries, by_entry, gain_shape, quantise, round_straight, soft_plain
-
-
-class _SoftGradient(torch.autograd.Function):
-    """The product of hard inputs with weights; the weights' gradient is that of the soft inputs (soft-PQ)."""
-
-    @staticmethod
-    def forward(ctx: Any, hard: Tensor, soft: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(soft, weight)
-        return hard @ weight
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        soft, weight = ctx.saved_tensors
-        return grads[0] @ weight.T, None, soft.T @ grads[0]
+from lutc.learn.encode import (
+    Grouping,
+    best_entries,
+    by_entry,
+    gain_planes,
+    gain_shape,
+    quantise,
+    round_straight,
+    soft_plain,
+    soft_planes,
+)
 
 
 class LookupLayer(nn.Module):
@@ -34,12 +32,14 @@ class LookupLayer(nn.Module):
     Args:
         parameters: The fitted layer's.
         factors: Its atoms and tied weight.
+        free: Whether the table's entries are learned one by one. They then stand in place of the weight, and the
+            decoded input is the gain-weighted one-hot: K / V times the work.
 
     Attributes:
         directions: float32 [C, K, V], int8 when rounded.
         code_bias: float32 [C, K], integers when rounded; None in the gain form.
-        atoms: float32 [C, K, V].
-        weight: float32 [D, N] or [N, Cin / group, kh, kw].
+        atoms: float32 [C, K, V]; None where tables are free.
+        weight: float32 [D, N] or [N, Cin / group, kh, kw]; a free table [C * K, N] or [N, C / group * K, kh, kw].
         bias: float32 [N]; holds the offset's contribution.
         products: Element type of the product with the weight.
         theta: Sharpness of the soft choice before its softplus; None in the gain form.
@@ -50,8 +50,9 @@ class LookupLayer(nn.Module):
     gain_mul: Tensor
     unit: Tensor
 
-    def __init__(self, parameters: LookupParameters, factors: Factors) -> None:
+    def __init__(self, parameters: LookupParameters, factors: Factors, *, free: bool = False) -> None:
         super().__init__()
+        self.free = free
         self.gain_limit = parameters.gain_limit
         self.conv = parameters if isinstance(parameters, ConvParameters) else None
         features = len(parameters.offset)
@@ -59,8 +60,9 @@ class LookupLayer(nn.Module):
         for name in ("offset", "inv_scale", "gain_mul"):
             self.register_buffer(name, torch.from_numpy(getattr(parameters, name).copy()), persistent=False)
         self.directions = nn.Parameter(torch.from_numpy(parameters.directions.astype("float32")))
-        self.atoms = nn.Parameter(torch.from_numpy(factors.atoms.astype("float32")))
-        self.weight = nn.Parameter(torch.from_numpy(factors.weight.astype("float32")))
+        self.atoms = None if free else nn.Parameter(torch.from_numpy(factors.atoms.astype("float32")))
+        weight = free_weight(parameters) if free else factors.weight.astype("float32")
+        self.weight = nn.Parameter(torch.from_numpy(weight))
         self.bias = nn.Parameter(torch.from_numpy(parameters.bias.copy()))
         self.code_bias: nn.Parameter | None = None
         self.theta: nn.Parameter | None = None
@@ -74,17 +76,21 @@ class LookupLayer(nn.Module):
             self.register_buffer("unit", 1 / spread, persistent=False)
             self.theta = nn.Parameter(torch.tensor(_softplus_inverse(8.0)))
 
-    def decode(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What the codes say of x [B, D, P], in the same shape, and (plain form) the soft choice."""
+    def decode(self, x: Tensor) -> Tensor:
+        """What the codes say of x [B, D, P], in the same shape, or [B, C * K, P] where tables are free."""
         q = quantise(x, self.offset[:, None], self.inv_scale[:, None])
         q = self.grouping.split(q)
         if self.count is not None:
             self._observe(q)
         if self.gain_limit:
-            return self.grouping.join(gain_shape(q, self.directions, self.gain_mul, self.atoms, self.gain_limit)), None
+            if self.atoms is None:
+                return gain_planes(q, self.directions, self.gain_mul, self.gain_limit).flatten(1, 2)
+            return self.grouping.join(gain_shape(q, self.directions, self.gain_mul, self.atoms, self.gain_limit))
         assert self.theta is not None and self.code_bias is not None
-        hard, soft = soft_plain(q, self.directions, self.code_bias, F.softplus(self.theta), self.unit, self.atoms)
-        return self.grouping.join(hard), self.grouping.join(soft)
+        choice = (q, self.directions, self.code_bias, F.softplus(self.theta), self.unit)
+        if self.atoms is None:
+            return soft_planes(*choice).flatten(1, 2)
+        return self.grouping.join(soft_plain(*choice, self.atoms)[0])
 
     def _observe(self, q: Tensor) -> None:
         """Adds to `count` [3, C, K]: gains, squared gains and positions of every entry."""
@@ -100,13 +106,22 @@ class LookupLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Float32 [..., N] of [..., D], or [B, N, H', W'] of [B, Cin, H, W]."""
         if self.conv is None:
-            hard, _soft = self.decode(x.reshape(-1, x.shape[-1]).T[None])
-            y = (hard[0].T.to(self.products) @ self.weight.to(self.products)).float() + self.bias
+            decoded = self.decode(x.reshape(-1, x.shape[-1]).T[None])
+            y = (decoded[0].T.to(self.products) @ self.weight.to(self.products)).float() + self.bias
             return y.reshape(*x.shape[:-1], -1)
         batch, channels, height, width = x.shape
-        hard, _soft = self.decode(x.reshape(batch, channels, height * width))
-        y = convolve(hard.reshape(x.shape).to(self.products), self.weight.to(self.products), self.conv)
+        decoded = self.decode(x.reshape(batch, channels, height * width)).reshape(batch, -1, height, width)
+        y = convolve(decoded.to(self.products), self.weight.to(self.products), self.conv)
         return y.float() + self.bias[:, None, None]
+
+
+def free_weight(parameters: LookupParameters) -> npt.NDArray[np.float32]:
+    """A table as a weight that one-hot inputs read: float32 [C * K, N] or [N, C / group * K, kh, kw]."""
+    table = parameters.table.astype(np.float32)
+    if isinstance(parameters, ConvParameters):
+        scaled = table * parameters.scale[:, None, None, None, None]
+        return scaled.reshape(len(scaled), -1, *parameters.kernel_shape)
+    return (table * parameters.scale).reshape(-1, table.shape[-1])
 
 
 def fast_products(device: torch.device) -> torch.dtype:

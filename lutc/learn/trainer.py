@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -40,6 +41,7 @@ class Settings:
         steps: Length of the schedule in steps: the same result wherever it runs or is resumed.
         batch: Samples per step and process.
         rate: Peak rate, relative to each tensor's spread.
+        tables: "free" learns the entries of refitted tables one by one, "tied" atoms and weights, "auto" as it pays.
         seed: Of the minibatches.
         clock: Seconds; process time makes them CPU minutes.
         save_every: Seconds between checkpoints.
@@ -49,6 +51,7 @@ class Settings:
     steps: int | None = None
     batch: int = 32
     rate: float = 2e-3
+    tables: str = "auto"
     seed: int = 0
     clock: Callable[[], float] = time.monotonic
     save_every: float = 60.0
@@ -255,7 +258,10 @@ class Trainer:
             self._best, self._step, self._elapsed = state["best"], state["step"], state["elapsed"]
             self.curve = [Point(*point) for point in state["curve"]]
             self._best_divergence = min(point.divergence for point in self.curve)
-        except (OSError, KeyError, ValueError, RuntimeError, EOFError):
+            note = getattr(self._progress, "note", None)
+            if note is not None:
+                note(f"learning continues at step {self._step} of {self._checkpoint}")
+        except (OSError, KeyError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError):
             self.curve = []
 
 
