@@ -61,11 +61,15 @@ def calibration_feeds(sentences: Sequence[str], seed: int = 0, batch: int = 16) 
 
 
 def embed(session: Any, sentences: Sequence[str], batch: int = 16) -> NDArray[np.float32]:
-    """Embeddings float32 [sentences, 384] through a session with ONNX Runtime's `run` and `get_inputs`."""
+    """The first output, float32 [sentences, features], of a session with ONNX Runtime's `run` and `get_inputs`."""
     wanted = {value.name for value in session.get_inputs()}
-    out = np.empty((len(sentences), 384), np.float32)
+    parts, places = [], []
     for rows, made in batches(sentences, batch):
-        out[rows] = session.run(None, {name: value for name, value in made.items() if name in wanted})[0]
+        parts.append(session.run(None, {name: value for name, value in made.items() if name in wanted})[0])
+        places.append(rows)
+    in_turn = np.concatenate(parts)
+    out = np.empty_like(in_turn)
+    out[np.concatenate(places)] = in_turn
     return out
 
 

@@ -96,13 +96,30 @@ def dynamic_int8(model: Path, folder: Path, name: str) -> Path:
     return _once(folder / f"{name}.onnx", make)
 
 
-def qdq(model: Path, folder: Path, feed: Feed, *, unsigned: bool, scope: str, optimise: bool) -> Path:
-    """Static int8 in the QDQ format, weights symmetric per channel, calibrated on the feed itself.
+def modern(model: Path, folder: Path) -> Path:
+    """The model with open dims, constants that no caller can override, and an opset with quantisation per channel."""
+
+    def make(path: Path) -> None:
+        proto = onnx.load(model)
+        constants = {tensor.name for tensor in proto.graph.initializer}
+        kept = [value for value in proto.graph.input if value.name not in constants]
+        del proto.graph.input[:]
+        proto.graph.input.extend(kept)
+        version = next(each.version for each in proto.opset_import if each.domain in ("", "ai.onnx"))
+        if version < _OLDEST_OPSET:
+            proto = onnx.version_converter.convert_version(proto, _OLDEST_OPSET)
+        onnx.save(proto, path)
+
+    return _once(folder / "modern.onnx", make)
+
+
+def qdq(model: Path, folder: Path, *feeds: Feed, unsigned: bool, scope: str, optimise: bool) -> Path:
+    """Static int8 in the QDQ format, weights symmetric per channel, scales from the extremes seen.
 
     Args:
-        model: The static model.
+        model: The model.
         folder: Where to keep the result.
-        feed: Inputs to calibrate on; the scales do not matter for time.
+        *feeds: Inputs to calibrate on; for time alone one will do, the scales do not matter.
         unsigned: uint8 activations with a zero point, rather than symmetric int8 ones.
         scope: "layers": products with constant weights; "products": those of two activations, too; "all": every
             operator that the quantiser knows.
@@ -117,7 +134,7 @@ def qdq(model: Path, folder: Path, feed: Feed, *, unsigned: bool, scope: str, op
 
         class Reader(CalibrationDataReader):
             def __init__(self) -> None:
-                self._left = [dict(feed)]
+                self._left = [dict(feed) for feed in feeds]
 
             def get_next(self) -> dict | None:
                 return self._left.pop() if self._left else None

@@ -17,7 +17,9 @@ _METHOD = (
     "ranges; one thread: CPU time of the process, more: wall time; a ratio is the median of the rounds' ratios"
 )
 
-_KEY = ("bench", "model", "op", "shape", "form", "isa", "threads", "tables_in", "axis", "at")
+_KEY = (
+    "bench", "task", "model", "op", "shape", "form", "method", "minutes", "isa", "threads", "tables_in", "axis", "at",
+)  # fmt: skip
 
 
 def merge(
@@ -25,6 +27,7 @@ def merge(
     rows: Iterable[Mapping[str, Any]],
     skipped: Mapping[str, str] | None = None,
     notes: Mapping[str, Any] | None = None,
+    done: Iterable[str] = (),
 ) -> None:
     """Adds rows to a result file, in place of those of the same bench, model or op, shape, form, ISA and threads.
 
@@ -34,14 +37,16 @@ def merge(
         skipped: Reasons by "PEER on PLACE", the place being a row's model, or its shape where it has none. They stay
             until a row of that place has the peer.
         notes: Further facts by name.
+        done: Names of reasons that no longer hold.
     """
     found, rows = load(path), list(rows)
     new = {_key(row): dict(row) for row in rows}
     kept = [new.pop(_key(row), row) for row in found.get("rows", [])]
-    reasons = {**found.get("skipped", {}), **(skipped or {})}
+    old = {name: reason for name, reason in found.get("skipped", {}).items() if name not in set(done)}
+    reasons = {**old, **(skipped or {})}
     for row in rows:
-        for name in (*row.get("peers", {}), f"our {row['form']}"):
-            reasons.pop(f"{name} on {row.get('model') or row['shape']}", None)
+        for name in (*row.get("peers", {}), f"our {row.get('form')}"):
+            reasons.pop(f"{name} on {row.get('model') or row.get('shape')}", None)
     result = {
         "machine": machine(),
         "notes": {"method": _METHOD, **found.get("notes", {}), **(notes or {})},

@@ -1,4 +1,4 @@
-"""SemEval semantic textual similarity (STS): calibration sentences of 2012-2014, scored pairs of 2015-2016.
+"""SemEval semantic textual similarity (STS): calibration sentences of 2012-2014, two sets of scored pairs of 2015-2016.
 
     lutc compile minilm.onnx --calib benchmarks.sts:calibration -o minilm.lut
     lutc eval minilm.lut --ref minilm.onnx --data benchmarks.sts:test --score benchmarks.sts:spearman
@@ -11,15 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from benchmarks import minilm
 from benchmarks.data import data_folder
+from benchmarks.networks import minilm as network
+
+METRIC = "Spearman"
+MODELS = ("minilm",)
 
 CALIBRATION_SENTENCES = 1500
+SELECTION_PAIRS = 1000
 TEST_PAIRS = 1200
 CALIBRATION_YEARS = (2012, 2013, 2014)
 TEST_YEARS = (2015, 2016)
@@ -56,6 +63,14 @@ def test_pairs() -> list[Pair]:
     return [pairs[i] for i in np.random.default_rng(0).permutation(len(pairs))[:TEST_PAIRS]]
 
 
+@lru_cache(maxsize=1)
+def selection_pairs() -> list[Pair]:
+    """1,000 scored pairs of the same years, none of whose sentences occurs in a test pair."""
+    held_out = {sentence for pair in test_pairs() for sentence in pair[1:]}
+    pairs = [pair for pair in load_pairs(TEST_YEARS) if not held_out.intersection(pair[1:])]
+    return [pairs[i] for i in np.random.default_rng(1).permutation(len(pairs))[:SELECTION_PAIRS]]
+
+
 def calibration_sentences(limit: int = CALIBRATION_SENTENCES, seed: int = 0) -> list[str]:
     """Distinct sentences of 2012-2014, drawn at random, none of which occurs in a test pair."""
     held_out = {sentence for pair in load_pairs(TEST_YEARS) for sentence in pair[1:]}
@@ -69,18 +84,50 @@ def calibration() -> Iterator[minilm.Feed]:
     yield from minilm.calibration_feeds(calibration_sentences())
 
 
+def model(name: str = MODELS[0]) -> Path:
+    """The ONNX model; exported if that has not been done (needs torch and transformers)."""
+    del name
+    return network().find()
+
+
+def selection() -> Iterator[minilm.Feed]:
+    """The sentences of the pairs for selection as padded batches."""
+    yield from minilm.calibration_feeds([sentence for pair in selection_pairs() for sentence in pair[1:]])
+
+
 def test() -> Iterator[minilm.Feed]:
     """The sentences of the test pairs as padded batches."""
     yield from minilm.calibration_feeds([sentence for pair in test_pairs() for sentence in pair[1:]])
 
 
-def spearman(session: Any) -> float:
-    """Spearman correlation of embedding cosine with people's scores over the 1,200 test pairs.
+def timing() -> minilm.Feed:
+    """A text of 128 tokens."""
+    return minilm.passage()
+
+
+def answers(session: Any, split: str) -> NDArray[np.float64]:
+    """For each pair of a split the cosine of its embeddings and people's score: float64 [pairs, 2].
 
     Args:
         session: Anything with ONNX Runtime's `run(output_names, feeds)` and `get_inputs()`.
+        split: "selection" or "test".
     """
-    pairs = test_pairs()
+    pairs = selection_pairs() if split == "selection" else test_pairs()
     first = minilm.embed(session, [pair.first for pair in pairs])
     second = minilm.embed(session, [pair.second for pair in pairs])
-    return float(spearmanr(minilm.cosine(first, second), [pair.score for pair in pairs]).statistic)
+    return np.stack([minilm.cosine(first, second), [pair.score for pair in pairs]], 1).astype(np.float64)
+
+
+def metric(outcomes: NDArray[np.float64]) -> float:
+    """Spearman correlation of the two columns."""
+    return float(spearmanr(outcomes[:, 0], outcomes[:, 1]).statistic)
+
+
+def spearman(session: Any) -> float:
+    """Spearman correlation of embedding cosine with people's scores over the 1,200 test pairs."""
+    return metric(answers(session, "test"))
+
+
+def selection_score(session: Any) -> float:
+    """The same over the 1,000 pairs for selection."""
+    return metric(answers(session, "selection"))

@@ -1,0 +1,182 @@
+import numpy as np
+import pytest
+
+from benchmarks import cifar10, minilm, speech, sst2, sts
+from benchmarks.accuracy import budgets, ladder, methods, statistics, tasks, verdict
+from benchmarks.accuracy.tasks import Case
+
+
+def accuracy(rows: np.ndarray) -> float:
+    return float(rows.mean())
+
+
+def test_interval_of_a_share_is_the_binomial_one():
+    rng = np.random.default_rng(0)
+    before = (rng.random(2000) < 0.8).astype(float)[:, None]
+    found = statistics.intervals(accuracy, before, before)
+    spread = 1.96 * np.sqrt(before.mean() * (1 - before.mean()) / len(before))
+    low, high = found["before"]
+    assert low == pytest.approx(before.mean() - spread, abs=0.004)
+    assert high == pytest.approx(before.mean() + spread, abs=0.004)
+    assert found["drop"] == [0, 0]  # paired: the same answers never differ
+
+
+def test_drop_is_paired():
+    rng = np.random.default_rng(0)
+    before = (rng.random(2000) < 0.8).astype(float)[:, None]
+    after = before.copy()
+    after[:40] = 0  # some were wrong before
+    drop = before.mean() - after.mean()
+    low, high = statistics.intervals(accuracy, before, after)["drop"]
+    assert low < drop < high and low > 0.005  # unpaired, it would reach below zero
+    with pytest.raises(ValueError, match="shapes"):
+        statistics.intervals(accuracy, before, after[1:])
+
+
+def test_same_seed_same_interval():
+    rows = np.random.default_rng(0).random((50, 1))
+    found = [statistics.intervals(accuracy, rows, rows**2, seed=seed) for seed in (0, 0, 1)]
+    assert found[0] == found[1] != found[2]
+
+
+def test_recorder_keeps_outputs_in_order():
+    class Doubling:
+        def get_inputs(self):
+            return []
+
+        def run(self, names, feed):
+            return [feed["x"] * 2]
+
+    recorder = tasks.Recorder(Doubling())
+    for start in (0, 3):
+        recorder.run(None, {"x": np.arange(start, start + 3)})
+    assert np.array_equal(recorder.outputs, 2 * np.arange(6)[:, None])
+
+
+def test_embeddings_come_back_in_the_order_of_the_sentences(monkeypatch):
+    lengths = [5, 2, 9, 2]
+    feeds = [
+        (np.array([1, 3]), {"input_ids": np.array([[2], [2]])}),
+        (np.array([0, 2]), {"input_ids": np.array([[5], [9]])}),
+    ]
+    monkeypatch.setattr(minilm, "batches", lambda sentences, batch: feeds)
+
+    class Lengths:
+        def get_inputs(self):
+            return [type("Input", (), {"name": "input_ids"})]
+
+        def run(self, names, feed):
+            return [feed["input_ids"].astype(np.float32)]
+
+    assert minilm.embed(Lengths(), ["a"] * 4)[:, 0].tolist() == lengths
+
+
+def row(form: str, us: float, drop: float, isa: str = "avx512", **peers: float) -> dict:
+    return {
+        "bench": "accuracy", "task": "sts", "model": "minilm", "isa": isa, "form": form, "method": "closed form",
+        "minutes": 0, "before": 0.8, "after": 0.8 - drop, "drop": drop,
+        "interval": {"drop": [drop - 0.01, drop + 0.01]}, "cosine": 0.9,
+        "ours_us": us, "ratio_vs": {name: time / us for name, time in peers.items()},
+    }  # fmt: skip
+
+
+def test_verdict_takes_the_fastest_that_loses_no_more():
+    peers = {"openvino_int8": 30.0, "onnxruntime_int8_qdq": 60.0, "onnxruntime_fp32": 5.0}
+    rows = [row("a", 20, 0.001, **peers), row("b", 10, 0.02, **peers), row("c", 1, 0.5, **peers)]
+    found = {each["at"]: each for each in verdict.verdicts(rows)}
+    assert found["1 %"]["ratio"] == pytest.approx(1.5) and found["1 %"]["form_chosen"].startswith("a")
+    assert found["3 %"]["ratio"] == pytest.approx(3.0) and found["3 %"]["met"]
+    assert not found["1 %"]["sure"]  # the interval reaches beyond the budget
+    assert all(verdict.line(each) for each in rows) and all(verdict.goal_line(each) for each in found.values())
+
+
+def test_verdict_of_avx2_leaves_out_peers_that_cannot_be_held_to_it():
+    rows = [row("a", 10, 0.0, "avx2", onnxruntime_int8_qdq=5.0, openvino_int8=40.0)]
+    (found,) = verdict.verdicts(rows)
+    assert found["ratio"] == pytest.approx(4.0)
+
+
+def test_budgets_verdict():
+    rows = [
+        {"exit": 0, "kept": True, "drop": 0.0, "budget": 0.01, "task": "t", "model": "m"},
+        {"exit": 4, "kept": None, "drop": 0.5, "budget": 0.01, "task": "t", "model": "m"},
+        {"budget": 0.1, "skipped": "why"},
+    ]
+    assert budgets.verdict(rows)["holds"]
+    assert not budgets.verdict([*rows, {**rows[0], "kept": False, "drop": 1.0}])["holds"]
+    assert not budgets.verdict(rows[2:])["holds"]  # nothing was tested
+    assert budgets.draws(20) == budgets.draws(20)
+    assert all(budgets.SMALLEST <= share <= budgets.LARGEST for share in budgets.draws(100))
+
+
+def test_ladder_has_equal_lookups():
+    names = {rung.name: rung for rung in ladder.rungs(Case("sts", "minilm"), 4, [5, 15])}
+    assert names["k-means"].method.arguments[-2:] == ("--learn", "0")
+    assert "+ projection and allocation" in names
+    assert "+ projection and allocation" not in {r.name for r in ladder.rungs(Case("cifar10", "resnet20"), 4, [])}
+    forms = {rung.method.form for rung in names.values() if rung.equal}
+    assert forms == {"plain-v4", "gain-v4", "gain-v4-proj"}
+
+
+def test_artifacts_of_different_methods_have_different_names():
+    case = Case("sts", "minilm")
+    made = [*methods.METHODS, *(method.learned(5) for method in methods.METHODS)]
+    paths = {methods.artifact(case, method, isa) for method in made for isa in ("avx2", "avx512")}
+    assert len(paths) == 2 * len(made)
+
+
+def test_an_unknown_task_is_refused():
+    with pytest.raises(ValueError, match="speech"):
+        tasks.cases("sts,typo")
+
+
+def data(function):
+    """What it returns; skips where the data is not there."""
+    try:
+        return function()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+
+
+def test_sts_splits_share_no_sentence():
+    test = {sentence for pair in data(sts.test_pairs) for sentence in pair[1:]}
+    selection = {sentence for pair in sts.selection_pairs() for sentence in pair[1:]}
+    calibration = set(sts.calibration_sentences())
+    assert (len(sts.test_pairs()), len(sts.selection_pairs()), len(calibration)) == (1200, 1000, 1500)
+    assert not test & selection and not test & calibration and not selection & calibration
+
+
+def test_sst2_splits_share_no_sentence():
+    trained, labels, calibration = data(sst2.training_split)
+    selection, test = set(sst2.labelled("selection")[0]), set(sst2.labelled("test")[0])
+    assert len(trained) == len(labels) and len(calibration) == 1500
+    assert not set(trained) & set(calibration)
+    assert not (set(trained) | set(calibration)) & (selection | test) and not selection & test
+
+
+def test_cifar10_splits_share_no_image():
+    images = {split: data(lambda split=split: cifar10.labelled(split)[0]) for split in ("selection", "test")}
+    assert (len(images["selection"]), len(images["test"])) == (3000, 7000)
+    seen = {image.tobytes() for image in images["selection"]}
+    assert sum(image.tobytes() in seen for image in images["test"]) == 0
+
+
+def test_speech_splits_share_no_speaker():
+    sounds, digits, calibration = data(speech.training_split)
+    assert len(sounds) == len(digits) == 1600 and len(calibration) == 400
+    speakers = [set(speech.TRAINING_SPEAKERS), *(set(names) for names in speech.SPEAKERS.values())]
+    assert sum(map(len, speakers)) == len(set.union(*speakers))
+    assert speech.labelled("test")[0].shape == (500, 1, speech.FRAMES, speech.BANDS)
+
+
+def test_log_mel_puts_a_tone_into_its_band():
+    time = np.arange(speech.SAMPLES) / speech.RATE
+    bands = []
+    for hertz in (300, 1000, 3000):
+        features = speech.log_mel(np.sin(2 * np.pi * hertz * time).astype(np.float32)[None])
+        assert features.shape == (1, 1, speech.FRAMES, speech.BANDS)
+        assert features.mean() == pytest.approx(0, abs=1e-4) and features.std() == pytest.approx(1, abs=1e-3)
+        bands.append(int(features[0, 0].mean(0).argmax()))
+        peak = np.fft.rfftfreq(speech.SPECTRUM, 1 / speech.RATE)[speech.mel_filters()[:, bands[-1]].argmax()]
+        assert peak == pytest.approx(hertz, rel=0.1)
+    assert bands == sorted(set(bands))
