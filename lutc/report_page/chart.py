@@ -95,17 +95,19 @@ def _axes(
 def _mark(point: Point, x: Scale, y: Scale) -> str:
     kind = "point chosen" if point.chosen else "point measured" if point.measured else "point"
     words = f"{point.name}: {duration(point.us)}, loses {number(point.loss)}"
+    words += f"; {point.forms}" if point.forms else ""
     radius = 8 if point.chosen else 4.5
     title = element("title", text(words))
     return f'<circle class="{kind}" cx="{x(point.us):.1f}" cy="{y(point.loss):.1f}" r="{radius}">{title}</circle>'
 
 
 def _names(points: Sequence[Point], x: Scale, y: Scale, width: int, floor: float) -> list[str]:
-    """Names beside the points, the chosen one's first; a name that would lie over another is left out."""
+    """Names beside measured points, the chosen one's first; a name that would lie over another is left out."""
     taken: list[tuple[float, float, float, float]] = []
     marks = [(x(point.us), y(point.loss)) for point in points]
     parts = []
-    for point in sorted(points, key=lambda p: (not p.chosen, p.name not in ("int8", "fp32"), not p.measured)):
+    named = [point for point in points if point.measured or point.chosen]
+    for point in sorted(named, key=lambda p: (not p.chosen, p.name not in ("int8", "fp32"))):
         name = point.name if len(point.name) <= 28 else point.name[:27] + "\u2026"
         reach = _LETTER * len(name)
         left = x(point.us) + 12 + reach > width - _RIGHT

@@ -143,13 +143,14 @@ def _curve(shown: View) -> str:
         f"{len(shown.points)} ways to compile this model were weighed; no other beats the {best} on the line in both "
         f"time and loss. Time of one inference on one thread{where}."
     )
-    rows = [element("tr", "".join(element("th", name) for name in ("model", "time", text(shown.loss_name), "")))]
+    rows = [
+        element("tr", "".join(element("th", name) for name in ("model", "time", text(shown.loss_name), "", "forms")))
+    ]
     for point in shown.points:
         kind = "this artifact" if point.chosen else "measured" if point.measured else "predicted"
         cells = (text(point.name) or "\u2013", duration(point.us), number(point.loss), kind)
-        rows.append(
-            element("tr", "".join(element("td", cell) for cell in cells), class_="chosen" if point.chosen else "")
-        )
+        line = "".join(element("td", cell) for cell in cells) + element("td", text(point.forms), class_="words")
+        rows.append(element("tr", line, class_="chosen" if point.chosen else ""))
     table = element("div", element("table", "".join(rows)), class_="scroll")
     return f"<p>{intro}</p>{figure}<details><summary>As a table</summary>{table}</details>"
 

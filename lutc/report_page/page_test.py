@@ -31,7 +31,12 @@ def selection(names: list[str]) -> dict:
         {"name": "", "us": 12.0, "divergence": 0.09, "measured": False},
     ]
     layers = [{"name": name, "candidates": candidates, "chosen": "gain-v3"} for name in names]
-    return {"points": points, "layers": layers, "budget": {"limit": 0.05}, "time_shape": {"x": [1, 24]}}
+    return {
+        "points": points,
+        "layers": layers,
+        "budget": {"metric": "divergence", "limit": 0.05},
+        "time_shape": {"x": [1, 24]},
+    }
 
 
 class Elements(html.parser.HTMLParser):
@@ -65,7 +70,7 @@ def test_a_hostile_name_stays_text():
     names = [HOSTILE, "plain"]
     given = report(*map(layer, names), selection=selection(names), target=HOSTILE)
     given["layers"][0]["op"] = given["layers"][0]["why"] = HOSTILE
-    given["selection"]["points"][0]["name"] = HOSTILE
+    given["selection"]["points"][0]["name"] = given["selection"]["points"][1]["forms"] = HOSTILE
     given["selection"]["layers"][0]["candidates"][2]["form"] = HOSTILE
     facts = Facts(
         HOSTILE, HOSTILE, [HOSTILE], {HOSTILE: HOSTILE}, {"lutc": HOSTILE}, {HOSTILE: HOSTILE},
@@ -142,14 +147,17 @@ def test_scores_decide_the_curve_where_points_have_them():
     given = report(layer("a"), selection=selection(["a"]))
     for i, point in enumerate(given["selection"]["points"]):
         point["drop"] = i / 100
+    assert view(given, Facts("m.onnx")).limit == 0.05
+    given["selection"]["budget"] = {"metric": "score", "limit": 0.02}
     shown = view(given, Facts("m.onnx"))
-    assert shown.loss_name == "drop of the score"
+    assert shown.loss_name == "drop of the score" and shown.limit == 0.02
     assert [point.loss for point in shown.points] == [0.03, 0.02, 0.01, 0.0]
 
 
 def test_front():
     points = [
-        Point(str(i), us, loss, True, False) for i, (us, loss) in enumerate([(1, 9), (2, 5), (2, 6), (3, 7), (4, 0)])
+        Point(str(i), "", us, loss, True, False)
+        for i, (us, loss) in enumerate([(1, 9), (2, 5), (2, 6), (3, 7), (4, 0)])
     ]
     assert [point.name for point in front(points)] == ["0", "1", "4"]
 

@@ -2,10 +2,10 @@
 
 `report["selection"]`, where there is one, holds
 
-    points      [{name, us, divergence, drop, measured, chosen}]: whole models that were weighed against each other
+    points      [{name, us, divergence, drop, measured, chosen, forms}]: whole models that were weighed
     layers      [{name, chosen, candidates: [{form, us, bytes, error, divergence}]}]
-    budget      {metric ("divergence" or the score's), limit}, or the limit alone
-    time_shape  sizes by input name, or text
+    budget      {metric ("divergence" or "score"), limit, name}
+    time_shape  sizes by input name
 """
 
 from __future__ import annotations
@@ -56,9 +56,10 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """A whole model that was weighed: time in microseconds, what it loses."""
+    """A whole model that was weighed: time in microseconds, what it loses, how many layers took which form."""
 
     name: str
+    forms: str
     us: float
     loss: float
     measured: bool
@@ -108,16 +109,16 @@ def view(report: Mapping[str, Any], facts: Facts) -> View:
     selection = report.get("selection") or {}
     weighed = {str(row.get("name")): row for row in selection.get("layers", ())}
     layers = [_layer(row, weighed.get(str(row.get("name")), {}), facts) for row in report.get("layers", ())]
+    budget = selection.get("budget") or {}
     drops = [row for row in selection.get("points", ()) if _real(row.get("drop")) is not None]
-    field = "drop" if len(drops) > 1 else "divergence"
+    field = "drop" if budget.get("metric") == "score" and len(drops) > 1 else "divergence"
     points = [made for row in selection.get("points", ()) if (made := _point(row, field))]
-    budget = selection.get("budget")
-    limit = budget.get("limit") if isinstance(budget, Mapping) else budget
+    fits = (budget.get("metric") == "score") == (field == "drop")
     return View(
         layers=layers,
         points=sorted(points, key=lambda point: (point.us, point.loss, point.name)),
         loss_name="drop of the score" if field == "drop" else "divergence of the outputs",
-        limit=_real(limit),
+        limit=_real(budget.get("limit")) if fits else None,
         time_shape=shape_text(selection.get("time_shape")) or (facts.times.shape if facts.times else ""),
         score=report.get("score"),
         bytes=_real(report.get("bytes")),
@@ -151,6 +152,8 @@ def _layer(row: Mapping[str, Any], weighed: Mapping[str, Any], facts: Facts) -> 
     times = facts.times
     us = times.layers.get(name) if times else None
     us_int8 = times.layers_int8.get(name) if times else None
+    if us is None:
+        us, us_int8 = _real(row.get("us")), _real(row.get("us_int8"))
     if us is None:  # times of one kind only: a prediction beside a measurement would mislead
         us, us_int8 = (mine.us if mine else None), (int8.us if int8 else None)
     return Layer(
@@ -161,7 +164,7 @@ def _layer(row: Mapping[str, Any], weighed: Mapping[str, Any], facts: Facts) -> 
         bytes=_real(row.get("bytes")),
         bytes_dense=_real(row.get("bytes_dense")),
         error=_real(row.get("error")),
-        divergence=mine.divergence if mine else None,
+        divergence=_first(_real(row.get("divergence")), mine.divergence if mine else None),
         us=us,
         us_int8=us_int8 if form not in DENSE_FORMS else None,
         candidates=candidates,
@@ -172,7 +175,15 @@ def _point(row: Mapping[str, Any], field: str) -> Point | None:
     us, loss = _real(row.get("us")), _real(row.get(field))
     if us is None or loss is None:
         return None
-    return Point(str(row.get("name", "")), us, loss, bool(row.get("measured")), bool(row.get("chosen")))
+    name, forms = str(row.get("name", "")), row.get("forms") or ""
+    if isinstance(forms, Mapping):
+        forms = ", ".join(f"{count} {form}" for form, count in forms.items())
+    return Point(name, str(forms), us, loss, bool(row.get("measured")), bool(row.get("chosen")))
+
+
+def _first(*values: float | None) -> float | None:
+    """The first that is there."""
+    return next((value for value in values if value is not None), None)
 
 
 def _real(value: object) -> float | None:

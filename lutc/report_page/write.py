@@ -55,7 +55,7 @@ def write_page(
     Raises:
         UsageError: The page cannot be written.
     """
-    times = _times(artifact, model, report, {**shapes, **_time_shape(report)}, str(report.get("target", "native")))
+    times = _times(artifact, model, report, shapes, str(report.get("target", "native")))
     facts = Facts(
         model=model.name,
         artifact=artifact.name,
@@ -89,7 +89,7 @@ def _times(artifact: Path, model: Path, report: Mapping[str, Any], shapes: Shape
                 compile(model, output=path, preset="int8", keep=keep, shape=shapes, target=target)
                 others[kind] = path
         try:
-            return measure(artifact, model, list(forms), others, shapes)
+            return measure(artifact, model, list(forms), others, {**shapes, **_time_shape(report)})
         except LutcError:
             return None
 
