@@ -184,8 +184,9 @@ class LutConv final : public LutConsumer {
       b.table_unit_step = by_rows ? entries_ * outputs : b.columns * cell;
       b.table_entry_step = outputs;
       const int64_t plane = image * outputs_ + group * outputs + column + n;
-      for (int64_t f = first; f < last; f += tile_block()) {
-        const int64_t count = std::min(tile_block(), last - f);
+      const int64_t most = kernels_->many_panels ? last - first : tile_block();
+      for (int64_t f = first; f < last; f += most) {
+        const int64_t count = std::min(most, last - f);
         b.panels = static_cast<int>((count + kernels_->panel_rows - 1) / kernels_->panel_rows);
         b.codes = p.codes + f * kernels_->code_bytes;
         b.gains = p.gains + f * kernels_->gain_bytes;

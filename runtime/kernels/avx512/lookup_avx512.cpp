@@ -79,14 +79,16 @@ __attribute__((noinline)) void block(const LookupBlock& b, int64_t tiles) {
       } else {
         gains = codes + kVector;
       }
-      // Into level 2 only: misses of level 1 are few at a time, and the codes need them.
-      _mm_prefetch(ahead, _MM_HINT_T1);
-      _mm_prefetch(ahead + second, _MM_HINT_T1);
-      _mm_prefetch(ahead + third, _MM_HINT_T1);
-      if (ahead_step > 192) {
-        for (int64_t l = 192; l < ahead_step; l += 64) _mm_prefetch(ahead + l, _MM_HINT_T1);
+      if constexpr (!kSteps) {  // with steps there is nothing to fetch, and loads are scarce
+        // Into level 2 only: misses of level 1 are few at a time, and the codes need them.
+        _mm_prefetch(ahead, _MM_HINT_T1);
+        _mm_prefetch(ahead + second, _MM_HINT_T1);
+        _mm_prefetch(ahead + third, _MM_HINT_T1);
+        if (ahead_step > 192) {
+          for (int64_t l = 192; l < ahead_step; l += 64) _mm_prefetch(ahead + l, _MM_HINT_T1);
+        }
+        ahead += ahead_step;
       }
-      ahead += ahead_step;
       __m512i tables[kRegisters];
 #pragma GCC unroll 6
       for (int n = 0; n < kRegisters; ++n) tables[n] = load_table<K>(table + n * 4 * K);
