@@ -18,23 +18,28 @@ namespace {
 using Random = std::mt19937_64;
 
 /// A small model with every kind of thing in it: constants, shape arithmetic, views, in-place chances, two outputs of
-/// one memory, lookups, integers.
+/// one memory, lookups in tables stored and made at load, integers.
 const char kPlan[] =
     R"({"inputs":[{"name":"x","value":0,"dtype":"f32","shape":["batch",4]}],)"
     R"("outputs":[{"name":"y","value":8,"dtype":"f32","shape":["batch",4]},{"name":"flat","value":9,"dtype":"f32","shape":["n"]},)"
-    R"({"name":"l","value":12,"dtype":"f32","shape":["batch",8]},{"name":"q","value":22,"dtype":"f32","shape":["batch",8]}],)"
+    R"({"name":"l","value":12,"dtype":"f32","shape":["batch",8]},{"name":"q","value":22,"dtype":"f32","shape":["batch",8]},)"
+    R"({"name":"m","value":29,"dtype":"f32","shape":["batch",8]}],)"
     R"("values":[{"dtype":"f32"},{"dtype":"f32","tensor":"w","shape":[4,4]},{"dtype":"f32"},{"dtype":"f32"},{"dtype":"i64"},)"
     R"({"dtype":"i64","tensor":"one","shape":[1]},{"dtype":"i64"},{"dtype":"f32"},{"dtype":"f32"},{"dtype":"f32"},{"dtype":"i64"},{"dtype":"u8"},{"dtype":"f32"},)"
     R"({"dtype":"f32","tensor":"offset","shape":[4]},{"dtype":"f32","tensor":"inv_scale","shape":[4]},{"dtype":"i32","tensor":"groups","shape":[2,2]},)"
     R"({"dtype":"i8","tensor":"directions","shape":[2,4,2]},{"dtype":"i32","tensor":"code_bias","shape":[2,4]},{"dtype":"f32","tensor":"gain_mul","shape":[2]},)"
     R"({"dtype":"i8","tensor":"table","shape":[2,4,8]},{"dtype":"f32","tensor":"scale","shape":[8]},{"dtype":"f32","tensor":"bias","shape":[8]},)"
-    R"({"dtype":"f32"},{"dtype":"u8","tensor":"int8","shape":[1,1,16,4]}],)"
+    R"({"dtype":"f32"},{"dtype":"u8","tensor":"int8","shape":[1,1,16,4]},{"dtype":"i8"},)"
+    R"({"dtype":"i8","tensor":"atoms","shape":[2,4,2]},{"dtype":"i8","tensor":"weight","shape":[4,8]},)"
+    R"({"dtype":"f32","tensor":"codebook_mul","shape":[2]},{"dtype":"f32","tensor":"column_mul","shape":[8]},{"dtype":"f32"}],)"
+    R"("init":[{"op":"expand_table","name":"t","inputs":[25,26,15,27,28],"outputs":[24],"attrs":{"layout":"ckn","group":1}}],)"
     R"("steps":[{"op":"mat_mul","name":"mm","inputs":[0,1],"outputs":[2]},{"op":"relu","name":"r","inputs":[2],"outputs":[3]},)"
     R"({"op":"shape","name":"s","inputs":[3],"outputs":[4]},{"op":"gather","name":"g","inputs":[4,5],"outputs":[6],"attrs":{"axis":0}},)"
     R"({"op":"softmax","name":"sm","inputs":[3],"outputs":[7],"attrs":{"axis":-1}},{"op":"add","name":"a","inputs":[7,0],"outputs":[8]},)"
     R"({"op":"concat","name":"c","inputs":[6,5],"outputs":[10],"attrs":{"axis":0}},{"op":"flatten","name":"f","inputs":[8],"outputs":[9],"attrs":{"axis":1}},)"
     R"({"op":"lut_encode","name":"e","inputs":[0,13,14,15,16,17,18],"outputs":[11],"attrs":{"gain_limit":63,"axis":-1}},)"
     R"({"op":"lut_linear","name":"l","inputs":[11,19,20,21],"outputs":[12],"attrs":{"gain_limit":63,"codebooks":2,"entries":4,"outputs":8,"layout":"ckn","activation":"none"}},)"
+    R"({"op":"lut_linear","name":"m","inputs":[11,24,20,21],"outputs":[29],"attrs":{"gain_limit":63,"codebooks":2,"entries":4,"outputs":8,"layout":"ckn","activation":"none"}},)"
     R"({"op":"int8_linear","name":"q","inputs":[0,23,20,21,12],"outputs":[22],"attrs":{"features":4,"outputs":8,"activation":"relu"}}]})";
 
 struct Model {
@@ -76,6 +81,12 @@ Model make_model() {
   std::vector<uint8_t> weight(64);
   for (size_t i = 0; i < weight.size(); ++i) weight[i] = static_cast<uint8_t>(i * 91 + 3);
   m.add<uint8_t>("int8", "U8", "[1,1,16,4]", weight);
+  m.add<int8_t>("atoms", "I8", "[2,4,2]", {127, 0, 0, 127, 90, 90, 90, -90, 127, 0, 0, 127, 90, 90, 90, -90});
+  std::vector<int8_t> factor(32);
+  for (size_t i = 0; i < factor.size(); ++i) factor[i] = static_cast<int8_t>(static_cast<int>(i * 53 % 255) - 127);
+  m.add<int8_t>("weight", "I8", "[4,8]", factor);
+  m.add<float>("codebook_mul", "F32", "[2]", {0.01f, 0.01f});
+  m.add<float>("column_mul", "F32", "[8]", std::vector<float>(8, 1.0f));
   m.add<float>("scale", "F32", "[8]", std::vector<float>(8, 0.01f));
   m.add<float>("bias", "F32", "[8]", std::vector<float>(8, 0.5f));
   return m;
@@ -128,6 +139,10 @@ bool try_artifact(const std::string& file, std::map<lutc::ErrorCode, int>* codes
     ran = ran || status.is_ok();
   }
   return ran;
+}
+
+std::string image(const std::string& plan, const std::string& tensors, const std::string& data) {
+  return lutc_test::image(plan, tensors, data, "2");  // the version that has init steps
 }
 
 size_t below(Random& random, size_t n) { return n == 0 ? 0 : random() % n; }
@@ -225,6 +240,10 @@ std::string mutate_text(std::string text, Random& random) {
                                        "lut_linear",
                                        "lut_conv",
                                        "lut_encode",
+                                       "expand_table",
+                                       "ckn",
+                                       "quad6",
+                                       "rows",
                                        "constant_of_shape",
                                        "trilu",
                                        "squeeze",
@@ -281,7 +300,7 @@ int main(int argc, char** argv) {
   const int mutations = argc > 1 ? std::atoi(argv[1]) : 4000;
   Random random(argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1);
   const Model model = make_model();
-  const std::string good = lutc_test::image(kPlan, model.tensors, model.data);
+  const std::string good = image(kPlan, model.tensors, model.data);
   std::map<lutc::ErrorCode, int> codes;
   CHECK(try_artifact(good, &codes));
   if (lutc_test::failures != 0) {
@@ -292,9 +311,9 @@ int main(int argc, char** argv) {
   int ran = 0;
   for (int i = 0; i < mutations; ++i) {
     ran += try_artifact(mutate_bytes(good, random), &codes);
-    ran += try_artifact(lutc_test::image(kPlan, model.tensors, mutate_data(model.data, random)), &codes);
-    ran += try_artifact(lutc_test::image(mutate_text(kPlan, random), model.tensors, model.data), &codes);
-    ran += try_artifact(lutc_test::image(kPlan, mutate_text(model.tensors, random), model.data), &codes);
+    ran += try_artifact(image(kPlan, model.tensors, mutate_data(model.data, random)), &codes);
+    ran += try_artifact(image(mutate_text(kPlan, random), model.tensors, model.data), &codes);
+    ran += try_artifact(image(kPlan, mutate_text(model.tensors, random), model.data), &codes);
   }
   std::printf("%d mutations, %d ran; statuses:", 4 * mutations, ran);
   for (const auto& [code, count] : codes) std::printf(" %d:%d", static_cast<int>(code), count);

@@ -31,9 +31,10 @@ inline std::string escaped(const std::string& text) {
 }
 
 /// `tensors`: header entries as JSON text ("\"w\":{...},..."), may be empty; `data`: the bytes behind the header.
-inline std::string image(const std::string& plan, const std::string& tensors, const std::string& data) {
-  std::string header = "{\"__metadata__\":{\"lutc.hash\":\"0000000000000000\",\"lutc.format\":\"1\",\"lutc.plan\":\"" +
-                       escaped(plan) + "\"}";
+inline std::string image(const std::string& plan, const std::string& tensors, const std::string& data,
+                         const std::string& version = "1") {
+  std::string header = "{\"__metadata__\":{\"lutc.hash\":\"0000000000000000\",\"lutc.format\":\"" + version +
+                       "\",\"lutc.plan\":\"" + escaped(plan) + "\"}";
   if (!tensors.empty()) header += "," + tensors;
   header += "}";
   while ((8 + header.size()) % 64 != 0) header += ' ';
