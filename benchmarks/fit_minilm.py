@@ -45,12 +45,12 @@ def choices_for(graph: ir.Model, text: str) -> list[LayerChoice]:
     base, *rest = text.split("/")
     special = dict(item.split("=") for item in rest)
     rules = []
-    for choice in choose_layers(graph, "balanced"):
+    for choice in choose_layers(graph, "gain-v4"):
         if choice.kind == "attention":
             continue
         form = special.get(SITES.get((choice.D, choice.N), ""), base)
         rules.append((f"^{re.escape(choice.name)}$", form))
-    return choose_layers(graph, "balanced", form=rules)
+    return choose_layers(graph, "gain-v4", form=rules)
 
 
 def scores(embeddings: np.ndarray, reference: np.ndarray) -> dict[str, float]:

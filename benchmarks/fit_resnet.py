@@ -52,9 +52,9 @@ def main() -> None:
     }
     for form in arguments.form or ["gain-v3", "gain-v4", "plain-v8"]:
         graph = canonicalise(load_model(arguments.model))
-        choices = choose_layers(graph, "balanced")
+        choices = choose_layers(graph, "gain-v4")
         rules = [(f"^{choice.name}$", form) for choice in choices if not choice.form.dense]
-        choices = choose_layers(graph, "balanced", form=rules)
+        choices = choose_layers(graph, "gain-v4", form=rules)
         begin = time.perf_counter()
         fitted = fit_model(
             graph,

@@ -1,12 +1,16 @@
 """The driver: runs the stages in order, from an ONNX model to a `.lut` artifact.
 
-load -> canonicalise -> choose -> observe -> fit -> quantise -> fuse -> pack -> write (-> score)
+load -> canonicalise -> choose or select -> (observe -> fit -> quantise -> fuse -> pack -> write) (-> score)
+
+The stages in brackets are `lutc.build`: a selection runs them for every model it weighs.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,24 +19,23 @@ import onnx
 import onnx_ir as ir
 
 from lutc import __version__
+from lutc._ort import ort_session
+from lutc.build import Builder
 from lutc.canonicalise import canonicalise
 from lutc.errors import UsageError
 from lutc.evaluate import load_callable
-from lutc.fit import fit_model
 from lutc.fit.factored import check_size
-from lutc.forms import INT8, INT16, LayerChoice, choose_layers
-from lutc.fuse import fuse
+from lutc.forms import LayerChoice, choose_layers, uniform_form
 from lutc.inputs import needed_samples, requested_shapes
 from lutc.ir.opset import supported_ops
 from lutc.load import check_supported, load_model
-from lutc.observe import open_source
-from lutc.pack import expand_tables, pack, resolve_target
-from lutc.passes.quantise_dense import QuantiseDense
+from lutc.observe import CalibrationSource, open_source
+from lutc.pack import resolve_target
 from lutc.progress import Progress
 from lutc.report import dense_bytes, layer_rows
-from lutc.score import check_budget
-from lutc.session import InferenceSession
-from lutc.write import write_artifact
+from lutc.score import check_budget, missed
+from lutc.select import Budget, Selection, needs_selection, select
+from lutc.select.candidates import allowed_forms
 
 ModelSource = str | os.PathLike[str] | onnx.ModelProto
 
@@ -55,7 +58,7 @@ def compile(
     *,
     calib: Any = None,
     output: str | os.PathLike[str] | None = None,
-    preset: str = "balanced",
+    preset: str = "accurate",
     keep: Sequence[str] = (),
     form: Sequence[str] = (),
     shape: Mapping[str, Sequence[int | None]] | None = None,
@@ -66,6 +69,7 @@ def compile(
     size: str = "auto",
     score: Any = None,
     max_drop: float | None = None,
+    time_shape: Mapping[str, Sequence[int | None]] | None = None,
     dry_run: bool = False,
     save_onnx: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -77,7 +81,8 @@ def compile(
         calib: unlabelled samples: an .npz, a directory of .npy/.npz, "pkg.mod:callable", a callable that yields dicts
             of arrays by input name, or "random". Needed only if a layer is to be replaced by lookups.
         output: the artifact; MODEL.lut beside the model by default.
-        preset: "fast", "balanced" or "accurate" replace layers by lookups; "int8" quantises them and needs no samples.
+        preset: "accurate", "balanced" or "fast": the fastest model whose outputs diverge no more than this (see
+            `lutc.select.budget`); or a form for all layers alike, such as "gain-v3", or "int8", which needs no samples.
         keep: "REGEX=fp32" or "REGEX=int8" for layers without lookups, "REGEX=int16" for attention in integers; the
             expression is searched for in layer names.
         form: "REGEX=gain-v3" and the like: the form of some layers.
@@ -86,10 +91,12 @@ def compile(
         threads: of the compiler; all granted CPUs by default. Does not change the result.
         seed: same model, samples, seed and version give the same bytes.
         resume: folder of checkpoints: finished layers are stored there and not fitted again.
-        size: "small" stores the factors of every table, which the runtime makes when it loads the artifact; "fast" stores
-            tables; "auto" is small where that loses nothing on held-out samples.
+        size: "small" stores the factors of every table, which the runtime makes when it loads the artifact; "fast"
+            stores tables; "auto" is small where that loses nothing on held-out samples.
         score: function of a session that returns a number (higher is better), or its name "pkg.mod:fn".
-        max_drop: largest allowed drop of the score.
+        max_drop: largest allowed drop of the score; takes the place of the preset's budget.
+        time_shape: input sizes by name for which time is minimised; by default batch 1, and open dims at the median of
+            the samples.
         dry_run: stop after choosing; nothing is fitted or written.
         save_onnx: also write the compressed model as ONNX (function bodies included).
         progress: receives progress.
@@ -100,7 +107,7 @@ def compile(
     Raises:
         UsageError: an argument or the samples; the message says what to do.
         UnsupportedModelError: the model, every failing node listed.
-        BudgetMissedError: the score dropped by more than `max_drop`; the artifact is kept.
+        BudgetMissedError: nothing keeps the budget; the most accurate artifact is kept.
     """
     progress = progress or Progress()
     isa = resolve_target(target)
@@ -114,49 +121,131 @@ def compile(
     graph = load_model(model)
     graph = canonicalise(graph, shapes=requested_shapes(graph, shape or {}))
     check_supported(graph, supported_ops())
-    choices = choose_layers(graph, preset, *rules)
-    replaced = [choice for choice in choices if not choice.form.dense]
-    integer = [str(choice.node.outputs[0].name) for choice in choices if choice.form in (INT8, INT16)]
+    request = _Request(graph, preset, rules)
     report: dict[str, Any] = {"preset": preset, "seed": seed, "dense_bytes": dense_bytes(graph)}
     if dry_run:
-        return CompileResult(None, {**report, "target": isa, "layers": layer_rows(choices)})
-
-    results: Mapping[str, Any] = {}
-    if replaced:
+        return CompileResult(None, {**report, "target": isa, "layers": request.dry_rows()})
+    builder = Builder(graph, isa, seed, threads, size, resume, progress)
+    if request.selects:
         if calib is None:
-            raise UsageError(needed_samples(graph, len(replaced)))
-        graph, results = _fit(graph, choices, calib, seed, threads, resume, progress, size)
-    report["layers"] = layer_rows(choices, results)
-    graph = QuantiseDense(integer)(graph).model
-    plan = fuse(graph)
-    if size == "fast":
-        expand_tables(plan)  # of a model that came with factors
-    pack(plan, isa)
-    if save_onnx is not None:
-        _save_onnx(graph, Path(save_onnx))
-    written = write_artifact(plan, destination, target=isa, report=report, check=InferenceSession)
-    report = {**report, "bytes": written, "target": isa, "lutc": __version__}
+            raise UsageError(needed_samples(graph, request.open_layers, selects=True))
+        budget = Budget.of_preset(preset)
+        if max_drop is not None:
+            budget = Budget("score", max_drop, score if isinstance(score, str) else "the score")
+        selected = _select(
+            builder,
+            request,
+            open_source(calib),
+            budget,
+            model,
+            destination,
+            report,
+            scorer,
+            time_shape or {},
+            save_onnx,
+        )
+        return CompileResult(destination, {**selected, "target": isa, "lutc": __version__})
+
+    choices = request.uniform
+    replaced = sum(not choice.form.dense for choice in choices)
+    if replaced and calib is None:
+        raise UsageError(needed_samples(graph, replaced))
+    source = open_source(calib) if replaced else None
+    built = builder.build(choices, source, destination, report=report, save_onnx=save_onnx)
+    report = {**report, "layers": built.layers, "bytes": built.bytes, "target": isa, "lutc": __version__}
     if scorer is not None:
         report["score"] = check_budget(scorer, model, destination, report, max_drop)
     return CompileResult(destination, report)
 
 
-def _fit(
-    graph: ir.Model,
-    choices: Sequence[LayerChoice],
-    calib: Any,
-    seed: int,
-    threads: int | None,
-    resume: str | os.PathLike[str] | None,
-    progress: Progress,
-    size: str,
-) -> tuple[ir.Model, Mapping[str, Mapping[str, Any]]]:
-    """Observes the samples and fits every chosen layer: the compressed model, and what to report by layer name."""
-    source = open_source(calib)
-    result = fit_model(
-        graph, choices, source, seed=seed, threads=threads, progress=progress, checkpoint_dir=resume, size=size
-    )
-    return result.model, {layer.name: dataclasses.asdict(layer) for layer in result.layers}
+class _Request:
+    """What the user wants of each layer.
+
+    Args:
+        graph: The canonical model.
+        preset: A budget, or a form for all layers alike.
+        rules: Those of --keep and --form.
+    """
+
+    def __init__(self, graph: ir.Model, preset: str, rules: Sequence[Sequence[tuple[str, str]]]) -> None:
+        uniform = uniform_form(preset)
+        self.uniform = choose_layers(graph, "int8" if uniform is None else preset, *rules)
+        self.as_lookups = choose_layers(graph, "gain-v3", *rules)
+        self.selects = uniform is None and needs_selection(self.uniform, self.as_lookups)
+
+    @property
+    def open_layers(self) -> int:
+        """Layers whose form is to be selected."""
+        return sum(self._open(a, b) for a, b in zip(self.uniform, self.as_lookups, strict=True))
+
+    @staticmethod
+    def _open(as_int8: LayerChoice, as_lookups: LayerChoice) -> bool:
+        return as_int8.kind != "attention" and len(allowed_forms(as_int8, as_lookups)) > 1
+
+    def dry_rows(self) -> list[dict[str, Any]]:
+        """Rows of the layers before anything is known of samples."""
+        rows = layer_rows(self.uniform)
+        if self.selects:
+            for row, a, b in zip(rows, self.uniform, self.as_lookups, strict=True):
+                if self._open(a, b):
+                    lookups = [form for form in allowed_forms(a, b) if not form.dense]
+                    row["form"], row["bytes"], row["error"] = "selected", None, None
+                    row["why"] = (
+                        f"fp32, int8 or {len(lookups)} forms of lookups" if lookups else f"fp32 or int8; {b.why}"
+                    )
+        return rows
+
+
+def _select(
+    builder: Builder,
+    request: _Request,
+    source: CalibrationSource,
+    budget: Budget,
+    model: ModelSource,
+    destination: Path,
+    report: dict[str, Any],
+    scorer: Any,
+    time_shape: Mapping[str, Sequence[int | None]],
+    save_onnx: str | os.PathLike[str] | None,
+) -> dict[str, Any]:
+    """Selects, and gives the artifact that was kept its name: the report."""
+    original = 0.0
+    if scorer is not None:
+        original = float(
+            scorer(ort_session(model.SerializeToString() if isinstance(model, onnx.ModelProto) else model))
+        )
+    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as folder:
+        resume, builder.checkpoints = builder.checkpoints, builder.checkpoints or Path(folder) / "fits"
+        selection = select(
+            builder,
+            request.uniform,
+            request.as_lookups,
+            source,
+            budget,
+            folder=Path(folder),
+            report=report,
+            time_shape=time_shape,
+            score=scorer,
+            original=original,
+            resume=resume,
+            save_onnx=save_onnx is not None,
+        )
+        built = selection.trial.built
+        if save_onnx is not None:
+            shutil.copyfile(built.path.with_suffix(".onnx"), save_onnx)
+        os.replace(built.path, destination)
+    report = _selected_report(report, selection)
+    if scorer is not None:
+        drop = selection.trial.drop or 0.0
+        report["score"] = {"reference": original, "compiled": original - drop, "drop": drop}
+    if not selection.met:
+        raise missed(budget, selection, destination, report)
+    return report
+
+
+def _selected_report(report: Mapping[str, Any], selection: Selection) -> dict[str, Any]:
+    layers = [{**row, **selection.rows.get(row["name"], {})} for row in selection.trial.built.layers]
+    return {**report, "layers": layers, "bytes": selection.trial.built.bytes, "selection": selection.report}
 
 
 def _rules(flags: Sequence[str], name: str) -> list[tuple[str, str]]:
@@ -189,11 +278,3 @@ def _destination(model: ModelSource, output: str | os.PathLike[str] | None, dry_
             f"cannot write '{path}': '{path.parent}' is no folder that you may write; choose another with -o"
         )
     return path
-
-
-def _save_onnx(graph: ir.Model, path: Path) -> None:
-    """Writes the compressed model, function bodies included, so that ONNX Runtime runs it."""
-    try:
-        ir.save(graph, path)
-    except OSError as error:
-        raise UsageError(f"cannot write '{path}': {error.strerror or error}") from error

@@ -28,7 +28,8 @@ _PATTERN = re.compile(r"(gain|plain)-v(\d+)(?:k(4|8|16))?(?:-g(\d+))?(?:-(proj|b
 GAIN_LIMIT = 63
 """Gain limit unless a form names one: AVX2 takes a slower path above it."""
 
-PRESETS = {"accurate": "gain-v3", "balanced": "gain-v4", "fast": "plain-v8", "int8": "int8"}
+SELECTIONS = ("accurate", "balanced", "fast")
+"""Presets that are budgets, for `lutc.select` to spend; every other preset is a form for all layers alike."""
 
 DENSE_FORMS = ("fp32", "int8", "int16")
 """Forms without lookups: nothing to fit, no samples needed."""
@@ -130,6 +131,7 @@ class LayerChoice:
         N: Outputs (of a convolution: output channels; of attention: all heads of a value; 0 where unknown).
         form: The form chosen.
         why: The reason, for people.
+        fixed: Whether the user named the form.
     """
 
     name: str
@@ -139,6 +141,7 @@ class LayerChoice:
     N: int
     form: Form
     why: str
+    fixed: bool = False
 
 
 def _weight(node: ir.Node) -> np.ndarray | None:
@@ -254,9 +257,29 @@ def _matching(
     return chosen
 
 
+def uniform_form(preset: str) -> Form | None:
+    """The form that a preset gives to all layers alike; None where it is a budget of `SELECTIONS`.
+
+    Raises:
+        UsageError: Neither a budget nor a form of linears and convolutions.
+    """
+    if preset in SELECTIONS:
+        return None
+    try:
+        form = Form.parse(preset)
+    except UsageError:
+        form = INT16
+    if form == INT16:
+        raise UsageError(
+            f"{preset!r} is no preset; choose from {', '.join(SELECTIONS)} (budgets), or a form for all layers alike: "
+            "int8, fp32, gain-v3, gain-v4, plain-v8 ..."
+        )
+    return form
+
+
 def choose_layers(
     model: ir.Model,
-    preset: str = "balanced",
+    preset: str = "gain-v4",
     keep: Iterable[tuple[str, Form | str]] = (),
     form: Iterable[tuple[str, Form | str]] = (),
 ) -> list[LayerChoice]:
@@ -270,7 +293,7 @@ def choose_layers(
 
     Args:
         model: A canonical model; not changed.
-        preset: "accurate", "balanced", "fast" or "int8".
+        preset: A form ("gain-v3", "int8", "fp32").
         keep: (regular expression over names, dense form).
         form: (regular expression over names, form).
 
@@ -278,12 +301,12 @@ def choose_layers(
         One choice per layer in graph order.
 
     Raises:
-        UsageError: An unknown preset or form, an expression that matches no layer, or a form the layer cannot
+        UsageError: No form, an expression that matches no layer, or a form the layer cannot
             take.
     """
-    if preset not in PRESETS:
-        raise UsageError(f"{preset!r} is no preset; choose from {', '.join(PRESETS)}")
-    default = Form.parse(PRESETS[preset])
+    default = uniform_form(preset)
+    if default is None:
+        raise ValueError(f"{preset} is a budget: lutc.select chooses")
     layers = _layers(model)
     names = _names([node for node, _, _ in layers])
     kinds = [kind for _, kind, _ in layers]
@@ -301,6 +324,8 @@ def choose_layers(
             reason = "no layer is replaced"
         elif default == INT8:
             reason = _reason_to_stay_fp32(node, kind, shape)
+        elif kind == "conv" and default.projection != "none":
+            reason = _impossible(kind, node, shape, default)
         else:
             reason = _reason_for_no_lookups(node, kind, shape, node is first_conv, node is last)
         chosen, why = (FP32, reason) if reason else (default, f"preset {preset}")
@@ -312,17 +337,18 @@ def choose_layers(
                 raise UsageError(f"--keep {kept[name][0]}={chosen}: only dense forms can be kept; use --form")
         if name in {*kept, *formed} and chosen != FP32 and (problem := _impossible(kind, node, shape, chosen)):
             raise UsageError(f"{name}: {chosen} is impossible: {problem}")
-        choices.append(LayerChoice(name, node, kind, *_size(node, kind, shape), chosen, why))
-    return _with_attention(choices, {*kept, *formed})
+        fixed = name in formed or name in kept
+        choices.append(LayerChoice(name, node, kind, *_size(node, kind, shape), chosen, why, fixed))
+    return with_attention(choices)
 
 
-def _with_attention(choices: list[LayerChoice], ruled: set[str]) -> list[LayerChoice]:
+def with_attention(choices: list[LayerChoice]) -> list[LayerChoice]:
     """Attention that no rule names is int16 where any other layer is not fp32."""
     if not INTEGER_ATTENTION or all(choice.form == FP32 for choice in choices if choice.kind != "attention"):
         return choices
 
     def free(choice: LayerChoice) -> bool:
-        return choice.kind == "attention" and choice.name not in ruled
+        return choice.kind == "attention" and not choice.fixed
 
     return [
         dataclasses.replace(choice, form=INT16, why="other layers are replaced")

@@ -58,7 +58,7 @@ def test_bad_forms_are_usage_errors(text):
 
 
 def test_what_does_not_pay_stays_dense_and_says_why():
-    choices = {choice.name: choice for choice in choose_layers(small_network(), "accurate")}
+    choices = {choice.name: choice for choice in choose_layers(small_network(), "gain-v3")}
     assert choices["stem"].why == "first convolution"
     assert choices["depthwise"].why == "depthwise"
     assert str(choices["wide"].form) == "gain-v3"
@@ -68,7 +68,7 @@ def test_what_does_not_pay_stays_dense_and_says_why():
 
 def test_rules_override_the_preset():
     model = small_network()
-    forms = {c.name: str(c.form) for c in choose_layers(model, "fast", [("wide", "fp32")], [("cl.*r", "gain-v2")])}
+    forms = {c.name: str(c.form) for c in choose_layers(model, "plain-v8", [("wide", "fp32")], [("cl.*r", "gain-v2")])}
     assert forms == {"stem": "fp32", "depthwise": "fp32", "wide": "fp32", "classifier": "gain-v2"}
 
 
@@ -85,7 +85,7 @@ def test_rules_override_the_preset():
 )
 def test_bad_rules_name_the_layers(keep, form, match):
     with pytest.raises(UsageError, match=match):
-        choose_layers(small_network(), "accurate", keep, form)
+        choose_layers(small_network(), "gain-v3", keep, form)
 
 
 def test_the_int8_preset_leaves_few_layers_alone():
@@ -119,7 +119,7 @@ def forms_of(*arguments, **rules):
     return {c.name: str(c.form) for c in choose_layers(with_attention(), *arguments, **rules)}
 
 
-@pytest.mark.parametrize("preset", ["int8", "accurate"])
+@pytest.mark.parametrize("preset", ["int8", "gain-v3"])
 def test_attention_is_integer_when_another_layer_is_replaced(preset, monkeypatch):
     monkeypatch.setattr("lutc.forms.INTEGER_ATTENTION", True)
     assert forms_of(preset)["qkv/mix"] == "int16"
@@ -128,11 +128,11 @@ def test_attention_is_integer_when_another_layer_is_replaced(preset, monkeypatch
 
 
 def test_a_rule_sees_the_layers_that_can_take_its_form():
-    assert forms_of("accurate", form=[("qkv", "int8")])["qkv"] == "int8"
-    assert forms_of("accurate", keep=[("qkv", "int16")])["qkv/mix"] == "int16"
-    assert forms_of("accurate", keep=[("qkv", "fp32")]) == {"qkv": "fp32", "qkv/mix": "fp32"}
+    assert forms_of("gain-v3", form=[("qkv", "int8")])["qkv"] == "int8"
+    assert forms_of("gain-v3", keep=[("qkv", "int16")])["qkv/mix"] == "int16"
+    assert forms_of("gain-v3", keep=[("qkv", "fp32")]) == {"qkv": "fp32", "qkv/mix": "fp32"}
     with pytest.raises(UsageError, match="qkv/mix"):
-        forms_of("accurate", keep=[("split", "int16")])
+        forms_of("gain-v3", keep=[("split", "int16")])
 
 
 def test_unknown_preset():

@@ -40,14 +40,15 @@ def requested_shapes(model: ir.Model, shapes: Mapping[str, Sequence[int | None]]
     return requested
 
 
-def needed_samples(model: ir.Model, layers: int) -> str:
-    """The message for a compilation that lacks samples."""
+def needed_samples(model: ir.Model, layers: int, *, selects: bool = False) -> str:
+    """The message for a compilation that lacks samples; `selects`: whether forms are to be selected."""
+    task = "the forms of {} layer(s) are to be selected" if selects else "{} layer(s) are to be replaced"
     return (
-        f"{layers} layer(s) are to be replaced, which needs unlabelled samples of the model's inputs:\n  "
+        f"{task.format(layers)}, which needs unlabelled samples of the model's inputs:\n  "
         + "\n  ".join(describe_inputs(model))
         + "\nGive them with --calib SRC: an .npz keyed by input name, a directory of .npy/.npz, or pkg.mod:callable "
         "yielding dicts; some hundred samples will do.\nTo only try the road: --calib random (accuracy will be poor). "
-        "To compile without replacing anything: --keep '.*=fp32'"
+        "Without samples: --preset int8, or --preset fp32"
     )
 
 

@@ -63,7 +63,12 @@ def _bytes(choice: LayerChoice, dense: int) -> int | None:
 
 
 def keep_lines(layers: Sequence[Mapping[str, Any]], count: int = 5) -> list[str]:
-    """Ready to paste flags that keep the `count` lookup layers of largest error dense."""
+    """Ready to paste flags that keep dense the `count` lookup layers that cost most."""
     lookups = [layer for layer in layers if not Form.parse(layer["form"]).dense]
-    worst = sorted(lookups, key=lambda layer: -(layer["error"] or 0.0))[:count]
+    worst = worst_first(lookups)[:count]
     return [f"--keep '^{re.escape(layer['name'])}$=fp32'" for layer in worst]
+
+
+def worst_first(layers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Layers by falling cost: what they do to the model's outputs, or where that is unknown their own error."""
+    return [dict(layer) for layer in sorted(layers, key=lambda x: -(x.get("divergence") or x.get("error") or 0.0))]

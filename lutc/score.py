@@ -12,6 +12,7 @@ from lutc._ort import ort_session
 from lutc.errors import BudgetMissedError
 from lutc.evaluate import compare_scores
 from lutc.report import keep_lines
+from lutc.select import Budget, Selection
 from lutc.session import InferenceSession
 
 
@@ -45,8 +46,21 @@ def check_budget(
         error = BudgetMissedError(
             f"the score fell from {result['reference']:.4f} to {result['compiled']:.4f}: "
             f"a drop of {result['drop']:.4f}, allowed {max_drop:g}. The artifact is kept: {artifact}{advice}\n"
-            "Or choose a more accurate form: --preset accurate"
+            "Or let the compiler choose the forms: --preset accurate"
         )
         error.report = {**report, "score": result}  # type: ignore[attr-defined]
         raise error
     return result
+
+
+def missed(
+    budget: Budget, selection: Selection, artifact: str | os.PathLike[str], report: dict[str, Any]
+) -> BudgetMissedError:
+    """The error of a selection that found nothing within its budget; `report` is attached to it."""
+    lines = keep_lines(report["layers"])
+    advice = "\nThe layers that cost most can stay dense:\n  " + "\n  ".join(lines) if lines else ""
+    error = BudgetMissedError(
+        f"nothing keeps {budget}: the most accurate model loses {selection.loss:.4g}. It is kept: {artifact}{advice}"
+    )
+    error.report = report  # type: ignore[attr-defined]
+    return error

@@ -35,7 +35,7 @@ def lutc(capsys):
 def artifact(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("artifact")
     path = folder / "mlp.lut"
-    arguments = ["compile", save_mlp(folder), "--calib", save_samples(folder), "--preset", "accurate", "-o", path, "-q"]
+    arguments = ["compile", save_mlp(folder), "--calib", save_samples(folder), "--preset", "gain-v3", "-o", path, "-q"]
     assert main([str(a) for a in arguments]) == OK
     return path
 
@@ -307,7 +307,7 @@ def test_interrupted_while_fitting_then_resumed(tmp_path):
     model, resume = tmp_path / "deep.onnx", tmp_path / "checkpoints"
     onnx.save(deep_mlp(layers=8, width=256), model)
     calib = save_samples(tmp_path, x=np.random.default_rng(0).normal(size=(4000, 256)).astype(np.float32))
-    flags = ["compile", model, "--calib", calib, "--threads", 1, "--preset", "accurate", "-o"]
+    flags = ["compile", model, "--calib", calib, "--threads", 1, "--preset", "gain-v3", "-o"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     quiet: dict = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
 

@@ -14,7 +14,7 @@ import lutc
 from lutc.cli import main
 from tests.small_models import logit_mean, samples, save_mlp, save_samples
 
-COMPILE = ("--preset", "accurate", "-q", "--seed", "3")
+COMPILE = ("--preset", "gain-v3", "-q", "--seed", "3")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_safetensors_opens_the_artifact(road):
     with safe_open(road / "mlp.lut", "np") as file:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    assert metadata["lutc.format"] == "1" and json.loads(metadata["lutc.plan"])["steps"]
+    assert metadata["lutc.format"] in ("1", "2") and json.loads(metadata["lutc.plan"])["steps"]
     assert any(tensor.dtype == np.int8 and tensor.ndim >= 3 for tensor in tensors.values())
 
 
@@ -83,17 +83,20 @@ def test_other_seed_other_bytes(road, tmp_path):
 def test_compile_json(road, as_json, tmp_path):
     output = tmp_path / "out.lut"
     code, report = as_json(
-        "compile", road / "mlp.onnx", "--calib", road / "calib.npz", "--preset", "accurate", "-o", output
+        "compile", road / "mlp.onnx", "--calib", road / "calib.npz", "--preset", "gain-v3", "-o", output
     )
     assert code == 0 and report["output"] == str(output) and report["bytes"] == output.stat().st_size
     assert [layer["form"] for layer in report["layers"]] == ["gain-v3", "fp32"]
 
 
 def test_dry_run_writes_nothing(road, as_json, tmp_path):
-    code, report = as_json("compile", road / "mlp.onnx", "--dry-run", "-o", tmp_path / "out.lut")
+    arguments = ("compile", road / "mlp.onnx", "--dry-run", "-o", tmp_path / "out.lut")
+    code, report = as_json(*arguments, "--preset", "gain-v4")
     assert code == 0 and not list(tmp_path.iterdir()) and report["output"] is None
     up, down = report["layers"]
     assert up["form"] == "gain-v4" and "preset" in up["why"] and down["form"] == "fp32" and "tiny" in down["why"]
+    up, down = as_json(*arguments)[1]["layers"]
+    assert up["form"] == "selected" and "int8" in up["why"] and down["form"] == "fp32"
 
 
 def test_inspect(road, as_json):
@@ -136,7 +139,8 @@ def test_bench(road, as_json):
 def test_budget_kept_and_missed(road, as_json, tmp_path):
     score = f"{logit_mean.__module__}:logit_mean"
     output = tmp_path / "out.lut"
-    flags = ["compile", road / "mlp.onnx", "--calib", road / "calib.npz", "-o", output, "--score", score, "--max-drop"]
+    flags = ["compile", road / "mlp.onnx", "--calib", road / "calib.npz", "-o", output, "--preset", "gain-v4"]
+    flags += ["--score", score, "--max-drop"]
     assert as_json(*flags, "10")[0] == 0
     output.unlink()
     code, error = as_json(*flags, "1e-6")

@@ -58,7 +58,7 @@ def test_report_counts_the_bytes(tmp_path):
 
 def test_lookups_and_int8_side_by_side(tmp_path):
     result = lutc.compile(
-        save_mlp(tmp_path), calib=save_samples(tmp_path), preset="accurate", keep=["down=int8"], seed=1
+        save_mlp(tmp_path), calib=save_samples(tmp_path), preset="gain-v3", keep=["down=int8"], seed=1
     )
     assert [layer["form"] for layer in result.report["layers"]] == ["gain-v3", "int8"]
     assert ops(result.path) == ["lut_encode", "lut_linear", "int8_linear"]
@@ -68,7 +68,7 @@ def test_lookups_and_int8_side_by_side(tmp_path):
 
 
 def test_nothing_to_fit_needs_no_samples(tmp_path):
-    result = lutc.compile(save_mlp(tmp_path), preset="accurate", keep=["up=int8", "down=fp32"])
+    result = lutc.compile(save_mlp(tmp_path), preset="gain-v3", keep=["up=int8", "down=fp32"])
     assert ops(result.path) == ["int8_linear", "linear"]
 
 

@@ -64,7 +64,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     return made
 
 
-def parse_shapes(flags: Sequence[str] | None) -> dict[str, tuple[int | None, ...]]:
+def parse_shapes(flags: Sequence[str] | None, option: str = "--shape") -> dict[str, tuple[int | None, ...]]:
     """`["x=1x3x?x?"]` to `{"x": (1, 3, None, None)}`; `?` leaves a dim free.
 
     Raises:
@@ -78,9 +78,9 @@ def parse_shapes(flags: Sequence[str] | None) -> dict[str, tuple[int | None, ...
                 raise ValueError
             shape = tuple(None if d == "?" else int(d) for d in dims.split("x")) if dims else ()
         except ValueError:
-            raise UsageError(f"--shape '{flag}' is not NAME=1x3x224x224") from None
+            raise UsageError(f"{option} '{flag}' is not NAME=1x3x224x224") from None
         if any(d is not None and d < 0 for d in shape):
-            raise UsageError(f"--shape '{flag}': sizes cannot be negative")
+            raise UsageError(f"{option} '{flag}': sizes cannot be negative")
         shapes[name] = shape
     return shapes
 

@@ -13,6 +13,7 @@ from lutc.cli.reproduce import command_line
 from lutc.compile import compile
 from lutc.errors import BudgetMissedError, UsageError
 from lutc.pack import TARGETS
+from lutc.report import worst_first
 from lutc.report_page import check_destination, write_page
 
 _SRC = ".npz, directory of .npy/.npz, pkg.mod:callable yielding dicts, or random"
@@ -25,13 +26,20 @@ def command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="OUT.lut", help="MODEL.lut beside the model by default.")
     ] = None,
-    preset: Annotated[str, typer.Option("--preset", metavar="fast|balanced|accurate|int8")] = "balanced",
+    preset: Annotated[
+        str,
+        typer.Option("--preset", metavar="accurate|balanced|fast|FORM", help="A budget, or a form for all layers."),
+    ] = "accurate",
     score: Annotated[
         str | None,
         typer.Option("--score", metavar="pkg.mod:fn", help="Takes a session, returns a number; higher is better."),
     ] = None,
     max_drop: Annotated[
         float | None, typer.Option("--max-drop", metavar="X", help="Largest allowed drop of the score; exit 4 beyond.")
+    ] = None,
+    time_shape: Annotated[
+        list[str] | None,
+        typer.Option("--time-shape", metavar="NAME=1x128", help="Input size for which time counts; one an input."),
     ] = None,
     learn: Annotated[float | None, typer.Option("--learn", metavar="MINUTES", help="Not available yet.")] = None,
     keep: Annotated[
@@ -94,6 +102,7 @@ def command(
             size=size,
             score=score,
             max_drop=max_drop,
+            time_shape=parse_shapes(time_shape, "--time-shape"),
             dry_run=dry_run,
             save_onnx=save_onnx,
             progress=progress(quiet),
@@ -120,8 +129,3 @@ def command(
             write_report(report, result.path)
     if json:
         emit({"output": None if result.path is None else str(result.path), **report})
-
-
-def worst_first(layers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Layers by falling error."""
-    return sorted(layers, key=lambda layer: -(layer.get("error") or 0.0))

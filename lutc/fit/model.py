@@ -19,7 +19,7 @@ from lutc.fit.convolve import Convolution
 from lutc.fit.executor import CutModel, Tensors, shortcut
 from lutc.fit.linear import Factors, FittedLayer, fit_linear, run_linear
 from lutc.fit.parallel import available_threads, use_threads
-from lutc.fit.sites import dense_layer, site_geometry, token_mask
+from lutc.fit.sites import activation_bytes, dense_layer, site_geometry, token_mask
 from lutc.forms import LayerChoice
 from lutc.ir.expand import expand_table
 from lutc.ir.lookup import add_functions, lut_conv, lut_linear, project
@@ -120,7 +120,9 @@ def fit_model(
     note = getattr(progress, "note", None)
     if note:
         note(f"calibration keeps at most {budget / 1e9:.1f} GB of activations, however many samples there are")
-    kept = keep_samples(source, input_specs(model), cost=lambda batch: _cost(cut, batch), budget=budget, seed=seed)
+    kept = keep_samples(
+        source, input_specs(model), cost=lambda batch: 2 * activation_bytes(cut, batch), budget=budget, seed=seed
+    )
     if note:
         note(f"calibration: {kept.samples} of {kept.seen} samples, {kept.cost / 1e9:.2f} GB of activations")
     checkpoints = Checkpoints(
@@ -140,22 +142,6 @@ def fit_model(
     reports = [_report(choice, run.layers[name]) for name, choice in wanted.items()]
     factors = {name: layer.factors for name, layer in run.layers.items()}
     return FitResult(_rewrite(model, wanted, run.layers), reports, kept.samples, errors, factors)
-
-
-def _cost(cut: CutModel, batch: Tensors) -> int:
-    """Peak bytes that both streams of one batch keep alive."""
-    tensors = dict(batch)
-    peak = 0
-    for index in range(len(cut)):
-        cut.run_clean(index, tensors)
-        size = sum(array.nbytes for array in tensors.values())
-        if index < len(cut.sites):
-            site = cut.sites[index]
-            y = dense_layer(site, cut)(tensors[site.input[0]])
-            size += y.nbytes
-            tensors[site.output[0]] = y
-        peak = max(peak, size)
-    return 2 * peak
 
 
 class _Run:

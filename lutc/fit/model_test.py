@@ -117,7 +117,7 @@ def serial(model):
 def test_fitted_model_runs_in_onnx_runtime_and_is_close(network, feeds):
     model = network()
     before = serial(model)
-    choices = choose_layers(model, "accurate")
+    choices = choose_layers(model, "gain-v3")
     result = fit_model(model, choices, open_source(feeds(0)), threads=1)
     assert serial(model) == before
     names = {choice.name for choice in choices if not choice.form.dense}
@@ -134,7 +134,7 @@ def test_fitted_model_runs_in_onnx_runtime_and_is_close(network, feeds):
 
 def test_same_seed_same_bytes():
     model = linear_network()
-    choices = choose_layers(model, "balanced")
+    choices = choose_layers(model, "gain-v4")
     first, second, other = (
         serial(fit_model(model, choices, open_source(rows(0)), seed=seed, threads=1).model) for seed in (5, 5, 6)
     )
@@ -144,7 +144,7 @@ def test_same_seed_same_bytes():
 
 def test_resume_repeats_no_finished_layer(tmp_path, monkeypatch):
     model = linear_network()
-    choices = choose_layers(model, "balanced")
+    choices = choose_layers(model, "gain-v4")
     expected = serial(fit_model(model, choices, open_source(rows(0)), threads=1).model)
     calls = []
     original = model_module.fit_linear
@@ -170,7 +170,7 @@ def test_resume_repeats_no_finished_layer(tmp_path, monkeypatch):
 
 def test_a_damaged_checkpoint_is_fitted_again(tmp_path):
     model = linear_network()
-    choices = choose_layers(model, "balanced")
+    choices = choose_layers(model, "gain-v4")
     first = fit_model(model, choices, open_source(rows(0)), threads=1, checkpoint_dir=tmp_path)
     path = sorted(tmp_path.glob("*.npz"))[0]
     path.write_bytes(path.read_bytes()[:200])
@@ -185,7 +185,7 @@ def test_padding_is_not_fitted():
     mask = ir.Value(name="attention_mask", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape(["n", "l"]))
     graph.inputs.append(mask)
     graph.inputs[0].shape = ir.Shape(["n", "l", 32])
-    choices = choose_layers(model, "balanced")
+    choices = choose_layers(model, "gain-v4")
     results = []
     for filler in (0.0, 1000.0):
         feeds = []
@@ -201,7 +201,7 @@ def test_padding_is_not_fitted():
 
 def test_one_sample_works():
     model = linear_network()
-    result = fit_model(model, choose_layers(model, "accurate"), open_source(rows(0, 1, 1)), threads=1)
+    result = fit_model(model, choose_layers(model, "gain-v3"), open_source(rows(0, 1, 1)), threads=1)
     assert np.isfinite(ort_run(result.model, rows(3)[0])).all()
 
 
@@ -216,7 +216,7 @@ def test_progress_and_memory_are_reported():
             steps.append((done, total))
 
     model = linear_network()
-    choices = choose_layers(model, "accurate")
+    choices = choose_layers(model, "gain-v3")
     budget = 400_000
     result = fit_model(model, choices, open_source(rows(0)), threads=1, progress=Progress(), budget=budget)
     assert steps == [(n, 4) for n in range(5)]
@@ -228,7 +228,7 @@ def test_nan_inside_the_network_is_a_usage_error():
     model = linear_network()
     feeds = [{"x": np.full((4, 32), 3e38, np.float32)}]
     with pytest.raises(UsageError, match="NaN or infinity"):
-        fit_model(model, choose_layers(model, "accurate"), open_source(feeds), threads=1)
+        fit_model(model, choose_layers(model, "gain-v3"), open_source(feeds), threads=1)
 
 
 def test_shortcut_is_computed_before_the_convolution_that_corrects_it():

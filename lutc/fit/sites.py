@@ -47,3 +47,19 @@ def token_mask(batch: Tensors) -> npt.NDArray | None:
         if "mask" in name.lower() and array.dtype.kind in "biu" and array.ndim == 2 and array.any():
             return array != 0
     return None
+
+
+def activation_bytes(cut: CutModel, batch: Tensors) -> int:
+    """Most bytes that one batch keeps alive at once on its way through the cut model."""
+    tensors = dict(batch)
+    peak = 0
+    for index in range(len(cut)):
+        cut.run_clean(index, tensors)
+        size = sum(array.nbytes for array in tensors.values())
+        if index < len(cut.sites):
+            site = cut.sites[index]
+            y = dense_layer(site, cut)(tensors[site.input[0]])
+            size += y.nbytes
+            tensors[site.output[0]] = y
+        peak = max(peak, size)
+    return peak

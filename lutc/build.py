@@ -1,0 +1,133 @@
+"""From chosen forms to an artifact: fit -> quantise -> fuse -> pack -> write."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from lutc.errors import UsageError
+from lutc.fit import FitResult, fit_model
+from lutc.forms import INT8, INT16, LayerChoice
+from lutc.fuse import fuse
+from lutc.observe import CalibrationSource
+from lutc.pack import expand_tables, pack
+from lutc.passes.quantise_dense import QuantiseDense
+from lutc.progress import Progress
+from lutc.report import layer_rows
+from lutc.session import InferenceSession
+from lutc.write import write_artifact
+
+Refine = Callable[[FitResult], FitResult]
+"""What may improve a fit before its dense layers are quantised."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """An artifact.
+
+    Attributes:
+        path: The file.
+        bytes: Its size.
+        layers: Rows of the report.
+    """
+
+    path: Path
+    bytes: int
+    layers: list[dict[str, Any]]
+
+
+@dataclasses.dataclass
+class Builder:
+    """Makes artifacts of one canonical model.
+
+    Attributes:
+        graph: The model; not changed.
+        target: Resolved target of the tables.
+        seed: Of all sampling.
+        threads: CPU threads of fitting; None means all.
+        size: How tables are stored, see `lutc.fit.factored`.
+        checkpoints: Folder of finished layers, shared by all builds.
+        progress: Receives progress.
+    """
+
+    graph: ir.Model
+    target: str
+    seed: int = 0
+    threads: int | None = None
+    size: str = "auto"
+    checkpoints: str | os.PathLike[str] | None = None
+    progress: Progress = dataclasses.field(default_factory=Progress)
+
+    def build(
+        self,
+        choices: Sequence[LayerChoice],
+        source: CalibrationSource | None,
+        path: Path,
+        *,
+        report: Mapping[str, Any],
+        rows: Mapping[str, Mapping[str, Any]] | None = None,
+        refine: Refine | None = None,
+        save_onnx: str | os.PathLike[str] | None = None,
+        **fitting: Any,
+    ) -> Built:
+        """Makes one artifact.
+
+        Args:
+            choices: Of the graph's layers.
+            source: Samples; may be None where nothing is fitted.
+            path: The artifact.
+            report: What the artifact says of itself beside its layers.
+            rows: More entries of the layers' rows, by layer name.
+            refine: Applied to the fit, if anything was fitted.
+            save_onnx: Also write the compressed model as ONNX.
+            fitting: More arguments of `fit_model`.
+        """
+        graph, results = self.graph, {}
+        if any(not choice.form.dense for choice in choices):
+            assert source is not None
+            fitted = self._fit(choices, source, fitting)
+            if refine is not None:
+                fitted = refine(fitted)
+            graph = fitted.model
+            results = {layer.name: dataclasses.asdict(layer) for layer in fitted.layers}
+        layers = layer_rows(choices, results)
+        for row in layers:
+            row.update((rows or {}).get(row["name"], {}))
+        integer = [str(choice.node.outputs[0].name) for choice in choices if choice.form in (INT8, INT16)]
+        graph = QuantiseDense(integer)(graph.clone() if graph is self.graph else graph).model
+        plan = fuse(graph)
+        if self.size == "fast":
+            expand_tables(plan)  # of a model that came with factors
+        pack(plan, self.target)
+        if save_onnx is not None:
+            _save_onnx(graph, Path(save_onnx))
+        written = write_artifact(
+            plan, path, target=self.target, report={**report, "layers": layers}, check=InferenceSession
+        )
+        return Built(path, written, layers)
+
+    def _fit(self, choices: Sequence[LayerChoice], source: CalibrationSource, fitting: Mapping[str, Any]) -> FitResult:
+        return fit_model(
+            self.graph,
+            choices,
+            source,
+            seed=self.seed,
+            threads=self.threads,
+            progress=self.progress,
+            checkpoint_dir=self.checkpoints,
+            size=self.size,
+            **fitting,
+        )
+
+
+def _save_onnx(graph: ir.Model, path: Path) -> None:
+    """Writes the compressed model, function bodies included, so that ONNX Runtime runs it."""
+    try:
+        ir.save(graph, path)
+    except OSError as error:
+        raise UsageError(f"cannot write '{path}': {error.strerror or error}") from error

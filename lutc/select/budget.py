@@ -1,0 +1,46 @@
+"""What a selection may lose."""
+
+from __future__ import annotations
+
+import dataclasses
+
+PRESETS = {"accurate": 0.05, "balanced": 0.15, "fast": 0.40}
+"""Largest divergence of the model's outputs: squared error over variance, the worst output counts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """A limit and what it limits.
+
+    Attributes:
+        metric: "divergence" (of the outputs on samples that verify) or "score" (its drop).
+        limit: Largest allowed value.
+        name: For people: the preset, or the score's name.
+    """
+
+    metric: str
+    limit: float
+    name: str
+
+    @classmethod
+    def of_preset(cls, preset: str) -> Budget:
+        """The budget that a preset names."""
+        return cls("divergence", PRESETS[preset], preset)
+
+    def holds(self, loss: float) -> bool:
+        """Whether a loss is allowed; one that is not a number is not."""
+        return loss <= self.limit
+
+    def first_target(self) -> float:
+        """The predicted divergence to begin the search with."""
+        return self.limit if self.metric == "divergence" else PRESETS["balanced"]
+
+    def widest(self) -> float:
+        """The divergence that the search could come to allow."""
+        return self.limit if self.metric == "divergence" else PRESETS["fast"]
+
+    def __str__(self) -> str:
+        """For people."""
+        if self.metric == "divergence":
+            return f"a divergence of the outputs of at most {self.limit:g} ({self.name})"
+        return f"a drop of {self.name} of at most {self.limit:g}"

@@ -1,0 +1,159 @@
+"""The measured candidates of all layers, and drafts: one form for each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lutc.cost import CostModel, LayerShape
+from lutc.forms import FP32, INT8, Form, LayerChoice, with_attention
+from lutc.select.candidates import seconds_of
+from lutc.select.curves import Point
+from lutc.select.slope import Option, allocate
+
+_REPRICINGS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Draft:
+    """A form for each layer.
+
+    Attributes:
+        forms: By layer name; without attention.
+        points: Likewise, what is known of it.
+        seconds: Predicted, of all layers.
+        divergence: Sum over all layers.
+    """
+
+    forms: dict[str, Form]
+    points: dict[str, Point]
+    seconds: float
+    divergence: float
+
+
+@dataclasses.dataclass
+class Table:
+    """What a selection chooses from.
+
+    Attributes:
+        layers: All layers as `choose_layers` gave them, in graph order; forms do not matter where the user fixed none.
+        points: Candidates by layer name, for all layers but attention.
+        shapes: By layer name, where a run executes the layer.
+        cost: Prices.
+        rest_bytes: Of constants that belong to no layer.
+        integer_attention: Whether attention may be in integers.
+    """
+
+    layers: Sequence[LayerChoice]
+    points: Mapping[str, Sequence[Point]]
+    shapes: Mapping[str, LayerShape]
+    cost: CostModel
+    rest_bytes: float
+    integer_attention: bool = True
+
+    def is_fixed(self, name: str) -> bool:
+        """Whether the user named the layer's form."""
+        return len(self.points[name]) < 2
+
+    def has_choice(self) -> bool:
+        """Whether any layer has more than one candidate."""
+        return any(len(points) > 1 for points in self.points.values())
+
+    def uniform(self, form: Form) -> Draft:
+        """Every layer in this form where it can be; in fp32, or as the user fixed it, elsewhere."""
+
+        def pick(points: Sequence[Point]) -> Point:
+            return next((point for point in points if point.form == form), points[0])
+
+        return self._priced({name: pick(points) for name, points in self.points.items()})
+
+    def draft(self, target: float, reverted: Mapping[str, set[Form]]) -> Draft:
+        """The least predicted time whose layers' divergences sum up to at most `target`.
+
+        Args:
+            target: Sum of divergences.
+            reverted: Forms that are out of question, by layer name.
+        """
+        names = list(self.points)
+        usable = [[p for p in self.points[name] if p.form not in reverted.get(name, ())] for name in names]
+        draft = self.uniform(INT8)
+        for _ in range(_REPRICINGS):  # tables of all layers together decide from where each one's arrive
+            total = self.total_bytes(draft.points)
+            options = [
+                [Option(self._seconds(name, point.form, total), point.divergence) for point in points]
+                for name, points in zip(names, usable, strict=True)
+            ]
+            picks = allocate(options, target)
+            found = self._priced({n: points[i] for n, points, i in zip(names, usable, picks, strict=True)})
+            if found.forms == draft.forms:
+                break
+            draft = found
+        return draft
+
+    def total_bytes(self, points: Mapping[str, Point]) -> float:
+        """Of all constants of a draft."""
+        return self.rest_bytes + sum(point.bytes for point in points.values())
+
+    def _seconds(self, name: str, form: Form, total: float) -> float:
+        return seconds_of(form, self.shapes.get(name), self.cost, total)
+
+    def _priced(self, points: dict[str, Point]) -> Draft:
+        total = self.total_bytes(points)
+        priced = {
+            name: dataclasses.replace(point, seconds=self._seconds(name, point.form, total))
+            for name, point in points.items()
+        }
+        seconds = sum(point.seconds for point in priced.values())
+        attention = [layer for layer in self.layers if layer.kind == "attention"]
+        for layer in with_attention([*self._chosen(priced), *attention]):
+            if layer.kind == "attention":
+                form = layer.form if self.integer_attention or layer.fixed else FP32
+                seconds += self._seconds(layer.name, form, total)
+        forms = {name: point.form for name, point in priced.items()}
+        return Draft(forms, priced, seconds, sum(point.divergence for point in priced.values()))
+
+    def _chosen(self, points: Mapping[str, Point]) -> list[LayerChoice]:
+        return [
+            dataclasses.replace(layer, form=points[layer.name].form) for layer in self.layers if layer.name in points
+        ]
+
+    def choices(self, draft: Draft) -> list[LayerChoice]:
+        """What to build, with reasons."""
+        int8 = self.uniform(INT8)
+        total = sum(point.divergence for point in draft.points.values()) or 1.0
+        made = []
+        for layer in self.layers:
+            if layer.kind == "attention":
+                form = layer.form if layer.fixed else FP32
+                made.append(dataclasses.replace(layer, form=form, why=layer.why if layer.fixed else "no integers"))
+                continue
+            point = draft.points[layer.name]
+            why = (
+                layer.why if self.is_fixed(layer.name) else self._why(layer.name, point, int8.points[layer.name], total)
+            )
+            made.append(dataclasses.replace(layer, form=point.form, why=why))
+        return with_attention(made) if self.integer_attention else made
+
+    def _why(self, name: str, point: Point, int8: Point, total: float) -> str:
+        share = f"{100 * point.divergence / total:.2g} % of the divergence"
+        if point.form == int8.form:
+            rivals = [rival for rival in self.points[name] if not rival.form.dense]
+            return f"no lookups are faster; {share}" if not rivals else f"lookups would cost too much; {share}"
+        if point.seconds <= 0 or int8.seconds <= 0:
+            return share
+        return f"{int8.seconds / point.seconds:.1f}x {int8.form}; {share}"
+
+    def rows(self, draft: Draft) -> dict[str, dict[str, Any]]:
+        """More entries for the report's rows: predicted time and divergence."""
+        return {
+            name: {"us_predicted": round(point.seconds * 1e6, 2), "divergence": float(f"{point.divergence:.4g}")}
+            for name, point in draft.points.items()
+        }
+
+    def summary(self, forms: Mapping[str, Form]) -> str:
+        """How many layers have which form."""
+        counts: dict[str, int] = {}
+        for form in forms.values():
+            counts[str(form)] = counts.get(str(form), 0) + 1
+        return ", ".join(f"{count} {form}" for form, count in sorted(counts.items(), key=lambda item: -item[1]))

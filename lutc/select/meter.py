@@ -1,0 +1,99 @@
+"""Measuring finished artifacts: how far their outputs have moved, what they score, how long they take."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lutc.forms import LayerChoice
+from lutc.observe.inputs import Batch
+from lutc.select.divergence import Reference
+from lutc.session import InferenceSession
+from lutc.synthetic import synthesise
+from lutc.timing import interleave
+
+_ROUNDS = 12
+_PROFILES = 24
+
+
+@dataclasses.dataclass
+class Meter:
+    """The conditions under which all artifacts of a selection are measured.
+
+    Attributes:
+        batches: Samples that verify.
+        reference: The original's outputs on them.
+        shapes: Of the inputs for which time counts, by name.
+        isa: Whose kernels run; None where this machine cannot run the target's, and times are not measured.
+        score: Takes a session, returns a number; None without a score.
+        original: The original's score.
+    """
+
+    batches: Sequence[Batch]
+    reference: Reference
+    shapes: Mapping[str, Sequence[int | None]]
+    isa: str | None
+    score: Callable[[Any], float] | None = None
+    original: float = 0.0
+
+    def open(self, path: Path) -> InferenceSession:
+        """A session of one thread."""
+        return InferenceSession(path, threads=1, isa=self.isa)
+
+    def divergence(self, session: InferenceSession) -> float:
+        """Of an artifact's outputs from the original's."""
+        names = [output.name for output in session.get_outputs()]
+        found = [dict(zip(names, session.run(names, batch), strict=True)) for batch in self.batches]
+        return self.reference.divergence(found)
+
+    def drop(self, session: InferenceSession) -> float | None:
+        """How much less than the original an artifact scores; None without a score."""
+        return None if self.score is None else self.original - float(self.score(session))
+
+    def _feeds(self, session: InferenceSession) -> dict[str, np.ndarray]:
+        """Made-up inputs of the shapes for which time counts."""
+        return synthesise(session.get_inputs(), self.shapes)
+
+    def seconds(self, sessions: Mapping[str, InferenceSession]) -> dict[str, float]:
+        """CPU time of a run, of artifacts that take turns: the least of some measurements."""
+        calls = {name: _call(session, self._feeds(session)) for name, session in sessions.items()}
+        samples = interleave(calls, _ROUNDS, slice_s=0.01)
+        return {name: float(times.cpu.min()) for name, times in samples.items()}
+
+    def layer_seconds(
+        self, sessions: Mapping[str, InferenceSession], choices: Sequence[LayerChoice]
+    ) -> dict[str, dict[str, float]]:
+        """Time of every layer (projection, encode and lookups together) of artifacts that take turns.
+
+        Layers are found by the names of their nodes; those of one name are counted together.
+        """
+        best: dict[str, dict[int, float]] = {name: {} for name in sessions}
+        names: dict[str, list[str]] = {}
+        feeds = self._feeds(next(iter(sessions.values())))
+        for _ in range(_PROFILES):
+            for name, session in sessions.items():
+                with session.profiling():
+                    session.run(None, feeds)
+                steps = session.profile()
+                names[name] = [str(step["name"]) for step in steps]
+                for index, step in enumerate(steps):
+                    seconds = step["microseconds"] * 1e-6
+                    best[name][index] = min(best[name].get(index, np.inf), seconds)
+        owners = {choice.node.name or str(choice.node.outputs[0].name): choice.name for choice in choices}
+        found: dict[str, dict[str, float]] = {}
+        for name, steps_of in names.items():
+            layers: dict[str, float] = {}
+            for index, step_name in enumerate(steps_of):
+                owner = owners.get(step_name) or owners.get(step_name.removesuffix("/encode"))
+                if owner is not None:
+                    layers[owner] = layers.get(owner, 0.0) + best[name][index]
+            found[name] = layers
+        return found
+
+
+def _call(session: InferenceSession, feeds: dict[str, np.ndarray]) -> Callable[[], object]:
+    return lambda: session.run(None, feeds)

@@ -1,0 +1,240 @@
+"""The search: draft, build, measure, revert what lost time, spend what is left of the budget; the best is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from lutc.build import Built
+from lutc.forms import FP32, INT8, Form, LayerChoice
+from lutc.progress import Progress
+from lutc.select.budget import Budget
+from lutc.select.draft import Draft, Table
+from lutc.select.meter import Meter
+from lutc.session import InferenceSession
+
+DRAFTS = {"divergence": 3, "score": 6}
+"""Drafts that are built at most, beside all-int8 and fp32."""
+
+_SLOWER = 1.1
+"""A layer has clearly lost time where it takes this many times its int8 form's."""
+
+_WHOLE = 1.02
+"""An artifact has clearly lost where it takes this many times what all-int8 takes."""
+
+_SPENT = 0.75
+"""A budget of which this share is spent is spent."""
+
+_ATTENTION = 0.25
+"""Attention stays in float32 where its integers alone would take more than this share of a budget."""
+
+_WORTH = 0.985
+"""A draft is worth building if it is predicted to take less than this part of the best artifact's time."""
+
+Build = Callable[[Sequence[LayerChoice], Path, Mapping[str, Mapping[str, object]]], Built]
+
+
+@dataclasses.dataclass
+class Trial:
+    """An artifact that was built and measured.
+
+    Attributes:
+        name: For people: "all int8", "draft 1" ...
+        forms: By layer name.
+        choices: What it was built from.
+        built: The file, and rows of the report.
+        predicted: Seconds of all layers.
+        expected: Sum of the layers' divergences.
+        divergence: Measured, of the outputs.
+        drop: Of the score; None without one.
+        seconds: CPU time of a run; None where it cannot be measured here.
+        layers: Measured seconds by layer.
+    """
+
+    name: str
+    forms: dict[str, Form]
+    choices: list[LayerChoice]
+    built: Built
+    predicted: float
+    expected: float
+    divergence: float
+    drop: float | None
+    seconds: float | None = None
+    layers: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def loss(self, budget: Budget) -> float:
+        """What the budget limits."""
+        if budget.metric == "divergence":
+            return self.divergence
+        return math.nan if self.drop is None else self.drop
+
+
+@dataclasses.dataclass
+class Search:
+    """One search.
+
+    Attributes:
+        table: The measured candidates.
+        budget: To be kept.
+        meter: Measures artifacts.
+        build: Makes them.
+        folder: For artifacts.
+        progress: Receives a line for each.
+        trials: Everything that was built.
+        reverted: Forms that were measured to lose time, by layer name.
+    """
+
+    table: Table
+    budget: Budget
+    meter: Meter
+    build: Build
+    folder: Path
+    progress: Progress
+    trials: list[Trial] = dataclasses.field(default_factory=list)
+    reverted: dict[str, set[Form]] = dataclasses.field(default_factory=dict)
+
+    def run(self) -> Trial:
+        """The fastest artifact that keeps the budget; where none does, the most accurate one."""
+        int8 = self._trial("all int8", self.table.uniform(INT8))
+        if self.budget.metric == "divergence":
+            # What layers do not explain, integer attention does.
+            extra = int8.divergence - int8.expected
+            self.table.integer_attention = extra <= _ATTENTION * self.budget.limit
+        self._trial("fp32", self.table.uniform(FP32))
+        if self.table.has_choice():
+            self._drafts()
+        return self._best()
+
+    def _drafts(self) -> None:
+        target = self.budget.first_target()
+        for number in range(DRAFTS[self.budget.metric]):
+            draft = self.table.draft(target, self.reverted)
+            known = self._known(draft)
+            trial = known or self._trial(f"draft {number + 1}", draft)
+            lost = False if known else self._revert(trial)
+            if lost:
+                continue
+            loss = trial.loss(self.budget)
+            if self.budget.holds(loss) and loss >= _SPENT * self.budget.limit:
+                return
+            target = self._next_target(trial, target)
+            following = self.table.draft(target, self.reverted)
+            if self._known(following):
+                return
+            if self.budget.holds(loss) and following.seconds > _WORTH * self._best().predicted:
+                return
+
+    def _known(self, draft: Draft) -> Trial | None:
+        return next((trial for trial in self.trials if trial.forms == draft.forms), None)
+
+    def _next_target(self, last: Trial, target: float) -> float:
+        """The predicted divergence that should just keep the budget, judged by what was measured so far."""
+        begin = last.expected or target
+        loss, limit = last.loss(self.budget), self.budget.limit
+        if loss > 0 and limit > 0:
+            target = begin * min(max(0.95 * limit / loss, 0.2), 4.0)
+        else:
+            target = begin * (4.0 if self.budget.holds(loss) else 0.25)
+        low = max((t.expected for t in self.trials if self.budget.holds(t.loss(self.budget))), default=0.0)
+        high = min((t.expected for t in self.trials if not self.budget.holds(t.loss(self.budget))), default=math.inf)
+        if high < math.inf and target >= high:
+            target = math.sqrt(low * high) if low > 0 else high / 2
+        if target <= low < high:
+            target = math.sqrt(low * high) if high < math.inf else low * 1.5
+        return target
+
+    def _trial(self, name: str, draft: Draft) -> Trial:
+        known = self._known(draft)
+        if known is not None:
+            return known
+        choices = self.table.choices(draft)
+        rows = self.table.rows(draft)
+        built = self.build(choices, self.folder / f"{len(self.trials)}.lut", rows)
+        session = self.meter.open(built.path)
+        trial = Trial(
+            name,
+            draft.forms,
+            choices,
+            built,
+            draft.seconds,
+            draft.divergence,
+            self.meter.divergence(session),
+            self.meter.drop(session),
+        )
+        self.trials.append(trial)
+        self._time(trial, session)
+        self.progress.note(self._line(trial))
+        return trial
+
+    def _time(self, trial: Trial, session: InferenceSession) -> None:
+        """Whole and by layer, in turns with all-int8."""
+        if self.meter.isa is None:
+            return
+        first = self.trials[0]
+        if trial is first:
+            trial.seconds = self.meter.seconds({"own": session})["own"]
+            trial.layers = self.meter.layer_seconds({"own": session}, trial.choices)["own"]
+            return
+        sessions = {"int8": self.meter.open(first.built.path), "own": session}
+        whole = self.meter.seconds(sessions)
+        layers = self.meter.layer_seconds(sessions, trial.choices)
+        # The machine may be in another mood than when all-int8 was measured alone: compare within this turn.
+        assert first.seconds is not None
+        trial.seconds = first.seconds * whole["own"] / whole["int8"]
+        trial.layers = {
+            name: seconds * first.layers.get(name, seconds) / max(layers["int8"].get(name, seconds), 1e-12)
+            for name, seconds in layers["own"].items()
+        }
+
+    def _revert(self, trial: Trial) -> bool:
+        """Takes forms that were clearly slower than int8 off the table; whether there were any."""
+        int8 = self.trials[0].layers
+        slow = [
+            name
+            for name, form in trial.forms.items()
+            if not form.dense
+            and not self.table.is_fixed(name)
+            and trial.layers.get(name, 0.0) > _SLOWER * int8.get(name, math.inf)
+        ]
+        for name in slow:
+            self.reverted.setdefault(name, set()).add(trial.forms[name])
+            self.progress.note(
+                f"select: {name}: {trial.forms[name]} took {trial.layers[name] * 1e6:.0f} us, int8 "
+                f"{int8[name] * 1e6:.0f} us: reverted"
+            )
+        return bool(slow)
+
+    def _best(self) -> Trial:
+        kept = [trial for trial in self.trials if self.budget.holds(trial.loss(self.budget))]
+        if not kept:
+            return min(self.trials, key=lambda trial: (_number(trial.loss(self.budget)), trial.predicted))
+        dense = [trial for trial in kept if trial in self.trials[:2]]
+        for trial in sorted(kept, key=lambda trial: trial.predicted):
+            if not any(_clearly_slower(trial, other) for other in dense):
+                return trial
+        return min(kept, key=lambda trial: trial.predicted)
+
+    def _line(self, trial: Trial) -> str:
+        parts = [f"select: {trial.name}: {self.table.summary(trial.forms)}; divergence {trial.divergence:.4g}"]
+        if trial.expected:
+            parts.append(f"(sum of layers {trial.expected:.4g})")
+        if trial.drop is not None:
+            parts.append(f"drop of the score {trial.drop:+.4f}")
+        if trial.seconds is not None:
+            parts.append(f"{trial.seconds * 1e3:.3f} ms")
+            first = self.trials[0]
+            if trial is not first and first.seconds:
+                parts.append(f"({first.seconds / trial.seconds:.2f}x int8)")
+        return ", ".join(parts[:1]) + " " + " ".join(parts[1:])
+
+
+def _clearly_slower(trial: Trial, other: Trial) -> bool:
+    if trial is other or trial.seconds is None or other.seconds is None:
+        return False
+    return trial.seconds > _WHOLE * other.seconds
+
+
+def _number(loss: float) -> float:
+    return math.inf if math.isnan(loss) else loss

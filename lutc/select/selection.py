@@ -1,0 +1,220 @@
+"""Selecting the forms of a model's layers: samples -> candidates -> curves -> search."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from lutc import __version__
+from lutc._runtime import available_isas
+from lutc.build import Builder, Built
+from lutc.cost import CostModel, LayerShape, layer_shapes
+from lutc.cost.store import isa_of
+from lutc.fit.parallel import available_threads
+from lutc.forms import FP32, Form, LayerChoice
+from lutc.observe import CalibrationSource, open_source
+from lutc.observe.inputs import Batch
+from lutc.progress import Progress
+from lutc.select.budget import Budget
+from lutc.select.candidates import Priced, allowed_forms, constant_bytes, priced_candidates, seconds_of
+from lutc.select.curves import ROWS, Curves, Point, curves_key, measure_curves
+from lutc.select.divergence import Reference
+from lutc.select.draft import Table
+from lutc.select.effort import Effort
+from lutc.select.explain import measured_rows, selection_report
+from lutc.select.meter import Meter
+from lutc.select.network import Network
+from lutc.select.samples import Samples, count, deal_samples, first_samples, time_shapes
+from lutc.select.search import Search, Trial
+
+_FITTED = 256
+"""Samples that candidates are fitted to at most, where these give rows enough."""
+
+_HOPELESS = 2.0
+"""A form whose layer alone moves the outputs by this many budgets is of no use, nor are coarser ones."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """What was selected.
+
+    Attributes:
+        trial: The artifact that was kept, in the folder of the search.
+        met: Whether it keeps the budget.
+        loss: What it loses, in the budget's terms.
+        rows: Measured entries of the layers' rows, by layer name.
+        report: `report["selection"]`.
+        source: The samples that it was fitted to.
+    """
+
+    trial: Trial
+    met: bool
+    loss: float
+    rows: Mapping[str, Mapping[str, Any]]
+    report: dict[str, Any]
+    source: CalibrationSource
+
+
+def needs_selection(as_int8: Sequence[LayerChoice], as_lookups: Sequence[LayerChoice]) -> bool:
+    """Whether any layer is left to choose; both as `allowed_forms` takes them."""
+    return any(len(allowed_forms(a, b)) > 1 for a, b in zip(as_int8, as_lookups, strict=True) if a.kind != "attention")
+
+
+def select(
+    builder: Builder,
+    as_int8: Sequence[LayerChoice],
+    as_lookups: Sequence[LayerChoice],
+    source: CalibrationSource,
+    budget: Budget,
+    *,
+    folder: Path,
+    report: Mapping[str, Any],
+    time_shape: Mapping[str, Sequence[int | None]],
+    score: Callable[[Any], float] | None = None,
+    original: float = 0.0,
+    resume: str | os.PathLike[str] | None = None,
+    save_onnx: bool = False,
+) -> Selection:
+    """Finds the fastest artifact that keeps a budget.
+
+    Args:
+        builder: Of the model's artifacts.
+        as_int8: What `choose_layers` makes of the model where all layers are to be int8.
+        as_lookups: Likewise for lookups.
+        source: Calibration samples.
+        budget: What may be lost.
+        folder: For artifacts.
+        report: What every artifact says of itself beside its layers.
+        time_shape: Input sizes by name for which time counts, see `time_shapes`.
+        score: Takes a session, returns a number.
+        original: Score of the original.
+        resume: Folder that measured candidates are kept in.
+        save_onnx: Whether each artifact has its ONNX model beside it.
+
+    Returns:
+        The selection; `met` is false where nothing keeps the budget.
+    """
+    progress, threads = builder.progress, builder.threads or available_threads()
+    isa = isa_of(builder.target)
+    cost = CostModel.load(builder.target, progress.note)
+    allowed = {a.name: allowed_forms(a, b) for a, b in zip(as_int8, as_lookups, strict=True)}
+    layers = {choice.name: choice for choice in as_int8 if choice.kind != "attention"}
+    opened = {str(c.node.outputs[0].name): c for name, c in layers.items() if allowed[name] != [FP32]}
+
+    proto = ir.to_proto(builder.graph)
+    network = Network(proto, opened, threads)
+    samples = deal_samples(source, builder.graph, cost=network.cost, seed=builder.seed)
+    times = time_shapes(builder.graph, samples.final, time_shape)
+    runnable = isa in available_isas() and not builder.target.startswith("aarch64")
+    shapes = layer_shapes(builder.graph, as_int8, times, isa=isa if runnable else None)
+    total = shapes.rest_bytes + sum(constant_bytes(choice.form, choice) for choice in layers.values())
+    priced = {
+        output: (c, priced_candidates(c, allowed[c.name], shapes.layers.get(c.name), cost, total))
+        for output, c in opened.items()
+    }
+    train = _training_samples(network, samples.fit)
+    _announce(progress, budget, times, samples, cost)
+    effort = Effort.estimate(network, priced, train, samples, threads)
+    progress.note(effort.describe())
+    points = _curves(builder, network, priced, train, samples.judge, budget, effort, threads, resume)
+    del network
+    table = Table(
+        as_int8, _all_points(layers, points, shapes.layers, cost, total), shapes.layers, cost, shapes.rest_bytes
+    )
+    original_outputs = _original_outputs(proto, samples.verify, threads)
+    meter = Meter(samples.verify, original_outputs, times, isa if runnable else None, score=score, original=original)
+    final = open_source(samples.final)
+
+    def build(choices: Sequence[LayerChoice], path: Path, rows: Mapping[str, Mapping[str, object]]) -> Built:
+        saved = path.with_suffix(".onnx") if save_onnx else None
+        return builder.build(choices, final, path, report=report, rows=rows, save_onnx=saved, budget=1 << 62)
+
+    search = Search(table, budget, meter, build, folder, progress)
+    best = search.run()
+    loss = best.loss(budget)
+    return Selection(
+        best,
+        budget.holds(loss),
+        loss,
+        measured_rows(search, best),
+        selection_report(search, best, times, shapes),
+        final,
+    )
+
+
+def _announce(
+    progress: Progress, budget: Budget, times: Mapping[str, tuple[int, ...]], samples: Samples, cost: CostModel
+) -> None:
+    """What is minimised, under what, on which samples."""
+    shapes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in times.items())
+    progress.note(
+        f"select: least time of one thread ({cost.isa}, {cost.source} cost model) at {shapes}; --time-shape changes "
+        "that"
+    )
+    progress.note(f"select: under {budget}")
+    if samples.shared:
+        progress.note("select: too few samples to set any aside: what is measured on them flatters")
+    else:
+        fit, judge, verify = (sum(map(count, part)) for part in (samples.fit, samples.judge, samples.verify))
+        progress.note(f"select: {fit} samples fit, {judge} judge forms, {verify} verify")
+
+
+def _training_samples(network: Network, batches: Sequence[Batch]) -> list[Batch]:
+    """The samples that candidates are fitted to: enough for ROWS rows of the layer that has fewest."""
+    rows = network.rows(batches[0])
+    per_sample = max(min(rows, default=1) // count(batches[0]), 1)
+    return first_samples(batches, max(_FITTED, min(-(-ROWS // per_sample), ROWS)))
+
+
+def _curves(
+    builder: Builder,
+    network: Network,
+    priced: Mapping[str, tuple[LayerChoice, Sequence[Priced]]],
+    train: Sequence[Batch],
+    judge: Sequence[Batch],
+    budget: Budget,
+    effort: Effort,
+    threads: int,
+    resume: str | os.PathLike[str] | None,
+) -> dict[str, list[Point]]:
+    model = ir.to_proto(builder.graph).SerializeToString(deterministic=True)
+    curves = Curves(resume, curves_key(model, [*train, *judge], builder.seed, __version__))
+    done = 0.0
+
+    def step(layer: str, form: Form, tried: bool) -> None:
+        nonlocal done
+        builder.progress("candidates", int(done), int(effort.curves) + 1, f"{layer} {form}")
+        done += effort.candidates[layer, str(form)]
+
+    points = measure_curves(
+        network, priced, train, judge, curves=curves, limit=_HOPELESS * budget.widest(), seed=builder.seed,
+        threads=threads, step=step,
+    )  # fmt: skip
+    builder.progress("candidates", int(effort.curves) + 1, int(effort.curves) + 1, "")
+    return points
+
+
+def _all_points(
+    layers: Mapping[str, LayerChoice],
+    found: Mapping[str, list[Point]],
+    shapes: Mapping[str, LayerShape],
+    cost: CostModel,
+    total: float,
+) -> dict[str, list[Point]]:
+    """Points of every layer; one that was not opened stays fp32."""
+    return {
+        name: found.get(name)
+        or [Point(FP32, seconds_of(FP32, shapes.get(name), cost, total), constant_bytes(FP32, c), 0.0, 0.0)]
+        for name, c in layers.items()
+    }
+
+
+def _original_outputs(proto: onnx.ModelProto, batches: Sequence[Batch], threads: int) -> Reference:
+    original = Network(proto, [], threads)
+    return Reference(batches, original.outputs(batches))
