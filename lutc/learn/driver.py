@@ -20,8 +20,10 @@ from lutc.fit.session import LookupSession
 from lutc.ir.graph import LUTC_DOMAIN, is_op
 from lutc.ir.parameters import LookupParameters
 from lutc.learn.export import Usage, export
-from lutc.learn.graph import GraphModule, check_learnable
+from lutc.learn.graph import GraphModule, LayerMaker, check_learnable
+from lutc.learn.layers import LookupLayer
 from lutc.learn.loss import Distillation, Moments, counted
+from lutc.learn.lutnn import LutnnLayer
 from lutc.learn.processes import Processes
 from lutc.learn.samples import Batch, Minibatches, chunks, hold_out, tensors, token_mask
 from lutc.learn.trainer import Point, Settings, Trainer, restore
@@ -87,7 +89,7 @@ def learn(
     training, held_out = hold_out(kept.batches, settings.seed)
     minibatches = Minibatches(training, specs, settings.batch, settings.seed)
     teacher = GraphModule(original).fast(processes.device).requires_grad_(False)
-    student = GraphModule(fitted.model, fitted.factors, integer, _free(settings.tables)).fast(processes.device)
+    student = GraphModule(fitted.model, fitted.factors, integer, _maker(settings)).fast(processes.device)
     taps = _taps(fitted.model)
     outputs = [str(v.name) for v in original.graph.outputs if v.dtype is None or v.dtype.is_floating_point()]
     variance = _variance(teacher, training, [*taps, *outputs], settings.batch, processes.device)
@@ -98,7 +100,7 @@ def learn(
     if checkpoint_dir is not None:
         Path(checkpoint_dir).mkdir(parents=True, exist_ok=True)
         checkpoint = Path(checkpoint_dir) / f"{_key(fitted.model, kept.batches, settings)}.learn"
-    loss = Distillation(variance, taps, outputs)
+    loss = Distillation(variance, taps if settings.method == "lutc" else [], outputs)
     trainer = Trainer(student, teacher, minibatches, held_out, loss, taps, settings, processes, checkpoint, progress)
     try:
         best = trainer.run()
@@ -125,15 +127,18 @@ def learn(
     )
 
 
-def _free(tables: str) -> Callable[[LookupParameters, Factors], bool]:
-    """Which layers learn their tables entry by entry."""
+def _maker(settings: Settings) -> LayerMaker:
+    """Makes the module of each lookup layer."""
+    if settings.method == "lutnn":
+        return LutnnLayer
 
-    def wanted(parameters: LookupParameters, factors: Factors) -> bool:
-        if factors.exact or tables == "tied":
-            return False
-        return tables == "free" or parameters.gain_limit == 0 or parameters.groups.shape[1] >= _FREE_WIDTH
+    def make(parameters: LookupParameters, factors: Factors) -> LookupLayer:
+        refitted = parameters.table.size > 0 and not factors.exact
+        wide = parameters.gain_limit == 0 or parameters.groups.shape[1] >= _FREE_WIDTH
+        free = refitted and (settings.tables == "free" or (settings.tables == "auto" and wide))
+        return LookupLayer(parameters, factors, free=free)
 
-    return wanted
+    return make
 
 
 def _bytes(batch: Batch) -> int:
@@ -175,7 +180,8 @@ def _variance(
 
 def _usage(student: GraphModule, batches: Sequence[Batch], size: int, device: torch.device) -> dict[str, Usage]:
     """Mean gain and mean squared gain of every entry of every layer, over some samples."""
-    for layer in student.lookups.values():
+    observed = {name: layer for name, layer in student.lookups.items() if isinstance(layer, LookupLayer)}
+    for layer in observed.values():
         layer.count = torch.zeros(3, *layer.directions.shape[:2], device=device)
     with torch.no_grad():
         for number, batch in enumerate(chunks(batches, size)):
@@ -183,7 +189,7 @@ def _usage(student: GraphModule, batches: Sequence[Batch], size: int, device: to
                 break
             student(tensors(batch, device))
     found = {}
-    for name, layer in student.lookups.items():
+    for name, layer in observed.items():
         assert layer.count is not None
         total = layer.count.double().cpu().numpy()
         rows = max(float(total[2, 0].sum()), 1.0)

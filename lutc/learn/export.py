@@ -12,29 +12,16 @@ import onnx_ir as ir
 from lutc.fit.factored import round_factors
 from lutc.fit.linear import Factors
 from lutc.fit.tables import round_table
+from lutc.fit.tied import as_constant, by_taps, tied_table
 from lutc.ir.expand import TableFactors
 from lutc.ir.parameters import INPUTS, ConvParameters, LookupParameters
 from lutc.learn.graph import GraphModule, lookup_parameters
 from lutc.learn.layers import LookupLayer
+from lutc.learn.lutnn import LutnnLayer
 
 Floats = npt.NDArray[np.float32]
 Usage = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 """Mean gain and mean squared gain of each entry, [C, K] each."""
-
-
-def _table(layer: LookupLayer, groups: npt.NDArray[np.int32], atoms: Floats, weight: Floats) -> Floats:
-    """The tied table in real numbers: [C, K, N], or [C, K, N / group, kh, kw] of a convolution."""
-    safe = np.where(groups < 0, 0, groups)
-    if layer.conv is None:
-        return np.matmul(atoms, weight[safe])
-    group, per_group = layer.conv.group, weight.shape[1]
-    per_output = len(weight) // group
-    owner = np.arange(len(groups)) // (len(groups) // group)
-    # Weights [group, per_output, per_group, kh, kw]: those of a codebook's group, of its channels.
-    split = weight.reshape(group, per_output, per_group, *weight.shape[2:])
-    chosen = split[owner[:, None], :, safe % per_group]  # [C, V, per_output, kh, kw]
-    flat = chosen.reshape(*chosen.shape[:2], -1)
-    return np.matmul(atoms, flat).reshape(*atoms.shape[:2], per_output, *weight.shape[2:])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +58,7 @@ def export_layer(
         # Scores, |q . direction| + |code_bias|, stay below 2^24.
         fields["code_bias"] = np.clip(np.rint(_numpy(layer.code_bias)), -(1 << 23), 1 << 23).astype(np.int32)
     group = before.group if isinstance(before, ConvParameters) else 1
+    kernel = before.kernel_shape if isinstance(before, ConvParameters) else None
     mean, square = (part.reshape(group, -1) for part in usage)
     weight = _numpy(layer.weight)
     if layer.atoms is None:
@@ -78,7 +66,7 @@ def export_layer(
         table = _from_free(weight, group)
     else:
         learned = Factors(_numpy(layer.atoms) * (before.groups >= 0)[:, None, :], weight, exact=True)
-        table = _by_taps(_table(layer, before.groups, learned.atoms, weight), group)
+        table = by_taps(tied_table(learned.atoms, weight, before.groups, group), group)
     taps, columns = table.shape[1], table.shape[3]
     made = None
     if expand:
@@ -90,17 +78,10 @@ def export_layer(
         scale = np.concatenate([scales for _, scales in pairs])
     gap = table - rounded * scale.reshape(group, 1, 1, columns).astype(np.float64)
     bias = _numpy(layer.bias) + np.einsum("gtkn,gk->gn", gap, mean).reshape(-1)
-    fields |= {"scale": scale, "bias": bias.astype(np.float32), "table": _to_table(rounded, before)}
+    fields |= {"scale": scale, "bias": bias.astype(np.float32), "table": as_constant(rounded, before.entries, kernel)}
     after = dataclasses.replace(before, **fields)  # type: ignore[arg-type]
     after.check()
     return LearnedLayer(after, learned, None if made is None else made.factors)
-
-
-def _by_taps(table: Floats, group: int) -> Floats:
-    """[group, taps, C / group * K, N / group] of [C, K, N / group, kh, kw] or [C, K, N]."""
-    codebooks, entries, outputs = table.shape[:3]
-    split = table.reshape(group, codebooks // group * entries, outputs, -1)
-    return np.ascontiguousarray(split.transpose(0, 3, 1, 2))
 
 
 def _from_free(weight: Floats, group: int) -> Floats:
@@ -117,15 +98,6 @@ def _from_table(table: npt.NDArray[np.int8], group: int) -> npt.NDArray[np.int8]
         return table.reshape(1, 1, -1, table.shape[2])
     outputs, books, entries = table.shape[:3]
     return table.reshape(group, outputs // group, books * entries, -1).transpose(0, 3, 2, 1)
-
-
-def _to_table(rounded: npt.NDArray[np.int8], before: LookupParameters) -> npt.NDArray[np.int8]:
-    """The inverse of `_from_table`."""
-    if not isinstance(before, ConvParameters):
-        return rounded.reshape(before.codebooks, before.entries, -1)
-    books = before.codebooks // before.group
-    flat = rounded.transpose(0, 3, 2, 1)
-    return np.ascontiguousarray(flat).reshape(len(before.scale), books, before.entries, *before.kernel_shape)
 
 
 def _numpy(parameter: object) -> Floats:
@@ -153,7 +125,11 @@ def export(module: GraphModule, usage: Mapping[str, Usage]) -> tuple[ir.Model, d
         maker = None if table is None else table.producer()
         before = lookup_parameters(node)
         fitted = module.factors[output]
-        learned = export_layer(module.lookups[output], before, fitted, usage[output], expand=maker is not None)
+        layer = module.lookups[output]
+        if isinstance(layer, LutnnLayer):
+            learned = LearnedLayer(*layer.exported(), None)
+        else:
+            learned = export_layer(layer, before, fitted, usage[output], expand=maker is not None)
         factors[output] = learned.factors
         _assign(node.inputs[1:], learned.lookup.arrays())
         if maker is not None and learned.expand is not None:

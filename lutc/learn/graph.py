@@ -17,12 +17,16 @@ from lutc.ir.graph import LUTC_DOMAIN, array, is_op
 from lutc.ir.int8 import quantise_weight
 from lutc.ir.parameters import INPUTS, ConvParameters, LookupParameters, ProjectParameters
 from lutc.learn.layers import LookupLayer, ProjectLayer, fake_quantise, fast_products
+from lutc.learn.lutnn import LutnnLayer
 from lutc.learn.ops import OPS, Op
 
 TABLE_MAKERS = ("ExpandTable", "ExpandConvTable")
 """Nodes that make tables from factors: learning reads neither them nor the tables."""
 
 _NORMALISATIONS = ("LayerNormalization", "RMSNormalization", "BatchNormalization")
+
+
+LayerMaker = Callable[[LookupParameters, Factors], LookupLayer | LutnnLayer]
 
 
 def _key(node: ir.Node) -> str:
@@ -64,7 +68,7 @@ class GraphModule(nn.Module):
     Args:
         model: The graph; kept, not changed.
         factors: Of every LutLinear and LutConv, by the name of its output.
-        free: Says which lookup layers learn their tables entry by entry; None: none.
+        layer: Makes the module of a lookup layer.
         integer: Outputs of dense Linear and Conv nodes that are computed in int8: simulated, fixed.
 
     Attributes:
@@ -80,14 +84,14 @@ class GraphModule(nn.Module):
         model: ir.Model,
         factors: Mapping[str, Factors] | None = None,
         integer: Collection[str] = (),
-        free: Callable[[LookupParameters, Factors], bool] | None = None,
+        layer: LayerMaker = LookupLayer,
     ) -> None:
         super().__init__()
         check_learnable(model)
-        self.model, self.factors, self._free = model, dict(factors or {}), free
+        self.model, self.factors, self._maker = model, dict(factors or {}), layer
         self.products = torch.float32
         self.outputs = [str(value.name) for value in model.graph.outputs]
-        self.lookups: dict[str, LookupLayer] = {}
+        self.lookups: dict[str, LookupLayer | LutnnLayer] = {}
         self.normalisations: dict[str, nn.Parameter] = {}
         self._layers = nn.ModuleList()
         self._constants: dict[str, str] = {}
@@ -127,9 +131,7 @@ class GraphModule(nn.Module):
         if is_op(node, *TABLE_MAKERS, domain=LUTC_DOMAIN):
             return
         if is_op(node, "LutLinear", "LutConv", domain=LUTC_DOMAIN):
-            parameters, factors = lookup_parameters(node), self.factors[output]
-            free = parameters.table.size > 0 and self._free is not None and self._free(parameters, factors)
-            layer = LookupLayer(parameters, factors, free=free)
+            layer = self._maker(lookup_parameters(node), self.factors[output])
             self.lookups[output] = layer
             self._layers.append(layer)
             self._steps.append((layer, [x], [output], label))

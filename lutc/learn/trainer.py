@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lutc.learn.graph import GraphModule
 from lutc.learn.loss import Distillation, Moments, counted
+from lutc.learn.lutnn import LINEAR_RATE
 from lutc.learn.processes import Processes
 from lutc.learn.samples import Batch, Minibatches, chunks, tensors, token_mask
 
@@ -41,6 +42,7 @@ class Settings:
         steps: Length of the schedule in steps: the same result wherever it runs or is resumed.
         batch: Samples per step and process.
         rate: Peak rate, relative to each tensor's spread.
+        method: "lutc", or "lutnn" for the baseline of `lutc.learn.lutnn`.
         tables: "free" learns the entries of refitted tables one by one, "tied" atoms and weights, "auto" as it pays.
         seed: Of the minibatches.
         clock: Seconds; process time makes them CPU minutes.
@@ -51,6 +53,7 @@ class Settings:
     steps: int | None = None
     batch: int = 32
     rate: float = 2e-3
+    method: str = "lutc"
     tables: str = "auto"
     seed: int = 0
     clock: Callable[[], float] = time.monotonic
@@ -73,8 +76,13 @@ def spread(tensor: Tensor) -> float:
     return value if value > 1e-8 else max(float(flat.abs().mean()), 1e-4)
 
 
-def parameter_groups(student: GraphModule) -> list[dict[str, Any]]:
-    """One group per tensor; `scale` is what its rate is relative to."""
+def parameter_groups(student: GraphModule, rate: float | None = None) -> list[dict[str, Any]]:
+    """One group per tensor: `scale` is what its rate is relative to, `absolute` its rate where that is fixed.
+
+    Args:
+        student: The module.
+        rate: Absolute rate of normalisations; None: relative as all others.
+    """
     groups = []
     for layer in student.lookups.values():
         for name, parameter in layer.named_parameters():
@@ -82,7 +90,7 @@ def parameter_groups(student: GraphModule) -> list[dict[str, Any]]:
                 scale = layer.absolute_rates.get(name)
                 groups.append({"params": [parameter], "scale": spread(parameter), "absolute": scale})
     for parameter in student.normalisations.values():
-        groups.append({"params": [parameter], "scale": spread(parameter), "absolute": None})
+        groups.append({"params": [parameter], "scale": spread(parameter), "absolute": rate})
     return groups
 
 
@@ -120,9 +128,10 @@ class Trainer:
         self._processes, self._checkpoint, self._progress = processes, checkpoint, progress
         self._parameters = [p for p in student.parameters() if p.requires_grad]
         processes.same(self._parameters)
-        self._optimiser = torch.optim.AdamW(
-            parameter_groups(student), lr=0.0, betas=(0.9, 0.99), weight_decay=0.0, fused=True
-        )
+        lutnn = settings.method == "lutnn"
+        groups = parameter_groups(student, LINEAR_RATE if lutnn else None)
+        betas = (0.9, 0.999 if lutnn else 0.99)
+        self._optimiser = torch.optim.AdamW(groups, lr=0.0, betas=betas, weight_decay=0.0, fused=True)
         self._judges = [self._judge(batch) for batch in chunks(held_out, settings.batch)]
         self._step, self._elapsed, self._begin = 0, 0.0, 0.0
         self._best: State = {}

@@ -1,0 +1,67 @@
+"""Learning as a step of the compiler: between a fit and the quantisation of its dense layers."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import onnx_ir as ir
+
+from lutc.fit import FitResult
+from lutc.forms import INT8, LayerChoice
+from lutc.learn import learn_model
+from lutc.observe import CalibrationSource
+
+
+@dataclasses.dataclass
+class Refiner:
+    """Learns what a fit made; calling it is a step of `lutc.build.Builder`.
+
+    Attributes:
+        original: The canonical model.
+        choices: What its layers became: int8 ones are simulated.
+        source: Unlabelled samples.
+        minutes: To spend.
+        seed: Of the minibatches.
+        threads: CPU threads; None: PyTorch's choice.
+        progress: Receives progress.
+        checkpoint_dir: Folder of checkpoints, if any.
+        report: What the last call did, JSON-serialisable.
+    """
+
+    original: ir.Model
+    choices: Sequence[LayerChoice]
+    source: CalibrationSource
+    minutes: float
+    seed: int = 0
+    threads: int | None = None
+    progress: Callable[[str, int, int, str], Any] | None = None
+    checkpoint_dir: str | os.PathLike[str] | None = None
+    report: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __call__(self, fitted: FitResult) -> FitResult:
+        """The fit with what was learned, or unchanged where that is no better on held-out samples."""
+        result = learn_model(
+            self.original,
+            fitted,
+            self.source,
+            minutes=self.minutes,
+            integer=[str(choice.node.outputs[0].name) for choice in self.choices if choice.form == INT8],
+            seed=self.seed,
+            threads=self.threads,
+            progress=self.progress,
+            checkpoint_dir=self.checkpoint_dir,
+        )
+        self.report = {
+            "minutes": self.minutes,
+            "steps": result.steps,
+            "samples": result.samples,
+            "held_out": result.held_out,
+            "before": result.before,
+            "after": result.after,
+            "kept": result.kept,
+            "curve": [[round(p.minutes, 3), p.step, p.divergence] for p in result.curve],
+        }
+        return dataclasses.replace(fitted, model=result.model, factors=result.factors)
