@@ -29,10 +29,13 @@ EXPECTED = {
 """Lookups, with the distortion of Gaussian features (behind a projection, of real ones): a rough ranking."""
 
 _CLEARLY = 0.8
-"""A form is not tried where another is no slower and its expected distortion is less than this part of its own."""
+"""Another form's expected distortion is clearly less where it is less than this part of a form's own."""
 
-_NOTICEABLE = 1.04
-"""A coarser form must save at least this factor of time."""
+_AS_GOOD = 1.05
+"""It is about as good where it is less than this part."""
+
+_NOTICEABLE = 1.1
+"""A clearly coarser form must save at least this factor of time."""
 
 _GAIN = 0.97
 """Lookups are tried where they take less than this part of the best dense form's time."""
@@ -135,11 +138,13 @@ def priced_candidates(
 
 
 def _beats(other: Priced, item: Priced) -> bool:
-    return (
-        other is not item
-        and other.seconds <= item.seconds * _NOTICEABLE
-        and EXPECTED[str(other.form)] < _CLEARLY * EXPECTED[str(item.form)]
-    )
+    """Whether a form is not worth a fit beside another one."""
+    if other is item:
+        return False
+    ratio = EXPECTED[str(other.form)] / EXPECTED[str(item.form)]
+    if other.seconds < item.seconds and ratio < _AS_GOOD:
+        return True
+    return other.seconds <= item.seconds * _NOTICEABLE and ratio < _CLEARLY
 
 
 def seconds_of(form: Form, shape: LayerShape | None, cost: CostModel, total_bytes: float) -> float:
