@@ -264,6 +264,22 @@ def test_full_windows_after_a_full_low_byte(isa, total, before):
     assert np.array_equal(run_linear(isa, layer, x), -expected)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("c", [78, 79, 80, 81, 87, 88, 95, 96, 160, 167, 168, 169, 175, 176, 184])
+@pytest.mark.parametrize("kind", ["random", "extreme", "rounded"])
+def test_plain_sums_of_rounded_averages(isa, c, kind):
+    """Kernels may average eight entries before they sum: "rounded" are bytes that every average rounds up."""
+    rng = np.random.default_rng(c)
+    layer = make_layer(rng, 2 * c, [2] * c, 16, 10, 0, extreme=kind == "extreme")
+    if kind == "rounded":
+        eight = np.array([2, 1, 3, 2, 3, 2, 4, 3]) - 128
+        layer.table[:] = np.resize(eight, c)[:, None, None]
+        layer.table[:, :, 1::2] += 100
+    x = rng.normal(size=(101, 2 * c)).astype(np.float32)
+    expected = reference_linear(layer, x).astype(np.float32)
+    assert np.array_equal(run_linear(isa, layer, x), expected)
+
+
 ACTIVATIONS = {
     "none": lambda x: x,
     "relu": lambda x: np.maximum(x, 0),

@@ -225,7 +225,7 @@ void project(const EncodeView& e, const __m256i* slots, __m256i* features) {
 
 /// kOfRows: rows 8 .. 15 change places with rows 16 .. 23 (LookupKernels::row_places).
 template <bool kGain, bool kOfRows>
-void score(const EncodeView& e, const __m256i* slots, uint8_t* panel) {
+__attribute__((noinline)) void score(const EncodeView& e, const __m256i* slots, uint8_t* panel) {
   const __m256i order = kOfRows ? _mm256_setr_epi32(0, 4, 2, 6, 1, 5, 3, 7) : _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
   const float limit = static_cast<float>(e.gain_limit);
   const uint8_t* directions = e.directions;

@@ -9,6 +9,7 @@
 #include <immintrin.h>
 
 #include "kernels/avx2/gain_windows.h"
+#include "kernels/avx2/plain_groups.h"
 #include "kernels/avx2/transpose.h"
 
 namespace lutc::kernels {
@@ -206,15 +207,32 @@ LUTC_INLINE void plain_step(__m256i& all, __m256i& odd, __m256i line, __m256i co
       : [line] "x"(line), [code] "x"(code), [odd_bytes] "x"(odd_bytes));
 }
 
+/// Unsigned 16-bit sums of even and of odd rows, plus an offset, to int32: acc = sums, or acc += sums.
+LUTC_INLINE void flush_pairs(int32_t* acc, __m256i even, __m256i odd, int32_t offset, bool first) {
+  const __m256i rows[2] = {_mm256_unpacklo_epi16(even, odd),
+                           _mm256_unpackhi_epi16(even, odd)};  // 0-7 16-23, 8-15 24-31
+#pragma GCC unroll 2
+  for (int half = 0; half < 2; ++half) {
+#pragma GCC unroll 2
+    for (int lane = 0; lane < 2; ++lane) {
+      const __m128i eight = lane == 0 ? _mm256_castsi256_si128(rows[half]) : _mm256_extracti128_si256(rows[half], 1);
+      __m256i sum = _mm256_add_epi32(_mm256_cvtepu16_epi32(eight), _mm256_set1_epi32(offset));
+      int32_t* target = acc + lane * 16 + half * 8;
+      if (!first) sum = _mm256_add_epi32(sum, load(target));
+      store(target, sum);
+    }
+  }
+}
+
 /// kP panels times kN columns of the plain form (one tap).
 template <int kP, int kN>
-void plain_block(const LookupBlock& b) {
+void plain_block(const LookupBlock& b, bool more = false) {  // more: on top of acc
   const uint8_t* table = b.table;
   const uint8_t* codes = b.codes;
   const uint8_t* ahead = b.prefetch;
   const __m256i odd_bytes = _mm256_set1_epi16(0x0100);
   for (int64_t u = 0; u < b.units;) {
-    const bool first = u == 0;
+    const bool first = u == 0 && !more;
     const int64_t end = u + kPlainUnits < b.units ? u + kPlainUnits : b.units;
     const int32_t offset = static_cast<int32_t>(-128 * 2 * (end - u));
     __m256i all[kP][kN], odd[kP][kN];  // all: odd bytes still in the high halves
@@ -243,19 +261,7 @@ void plain_block(const LookupBlock& b) {
     for (int p = 0; p < kP; ++p) {
       for (int n = 0; n < kN; ++n) {
         const __m256i even = _mm256_sub_epi16(all[p][n], _mm256_slli_epi16(odd[p][n], 8));
-        const __m256i rows[2] = {_mm256_unpacklo_epi16(even, odd[p][n]),
-                                 _mm256_unpackhi_epi16(even, odd[p][n])};  // 0-7 16-23, 8-15 24-31
-        int32_t* acc = b.acc + n * b.acc_stride + p * kRows;
-        for (int half = 0; half < 2; ++half) {
-          for (int lane = 0; lane < 2; ++lane) {
-            const __m128i eight =
-                lane == 0 ? _mm256_castsi256_si128(rows[half]) : _mm256_extracti128_si256(rows[half], 1);
-            __m256i sum = _mm256_add_epi32(_mm256_cvtepu16_epi32(eight), _mm256_set1_epi32(offset));
-            int32_t* target = acc + lane * 16 + half * 8;
-            if (!first) sum = _mm256_add_epi32(sum, load(target));
-            store(target, sum);
-          }
-        }
+        flush_pairs(b.acc + n * b.acc_stride + p * kRows, even, odd[p][n], offset, first);
       }
     }
   }
@@ -295,9 +301,57 @@ void gain(const LookupBlock& b) {
     b.of_rows ? gain_columns<kWide, true>(part(b, p, 0)) : gain_columns<kWide, false>(part(b, p, 0));
 }
 
+/// Sums of eight bytes each from those of their averages and from the sums modulo 256 (plain_groups.h).
+LUTC_INLINE __m256i exact_sums(__m256i averages, __m256i bytes) {
+  const __m256i above = _mm256_slli_epi16(averages, 3);
+  return _mm256_sub_epi16(above, _mm256_and_si256(_mm256_sub_epi16(above, bytes), _mm256_set1_epi16(255)));
+}
+
+/// Whether averages pay (measured): fewer codebooks do not fill the loop, the codes of more do not stay in level 1 for
+/// a column after the other.
+bool in_groups(int64_t units) { return units >= 10 * kGroupUnits && units < (kMostGroups + 1) * kGroupUnits; }
+
+/// Two panels times all columns of a block.
+void plain_pair(const LookupBlock& b) {
+  PlainGroups g;
+  g.groups = b.units / kGroupUnits;
+  g.codes = b.codes;
+  g.panel_step = b.code_panel_step;
+  g.table_step = b.table_unit_step;
+  g.ahead = b.prefetch_lines > 0 ? b.prefetch : b.table;
+  g.ahead_step = b.prefetch_lines > 0 ? 64 : 0;
+  if (b.prefetch_lines > 1) prefetch(b.prefetch + 64 * b.units, (b.prefetch_lines - 1) * static_cast<int>(b.units));
+  const int32_t offset = static_cast<int32_t>(-128 * 2 * kGroupUnits * g.groups);
+  for (int n = 0; n < b.columns; ++n) {
+    g.table = b.table + n * kCell;
+    PlainSums sums;
+    plain_groups(g, sums);
+    g.ahead += g.groups * g.ahead_step;
+#pragma GCC unroll 2
+    for (int p = 0; p < 2; ++p) {
+      const __m256i odd = load(sums.odd[p]), even = _mm256_sub_epi16(load(sums.all[p]), _mm256_slli_epi16(odd, 8));
+      const __m256i bytes = load(sums.bytes[p]);
+      flush_pairs(b.acc + n * b.acc_stride + p * kRows, exact_sums(even, bytes),
+                  exact_sums(odd, _mm256_srli_epi16(bytes, 8)), offset, true);
+    }
+  }
+  const int64_t done = g.groups * kGroupUnits;
+  if (done == b.units) return;
+  LookupBlock rest = b;
+  rest.units -= done;
+  rest.table += done * b.table_unit_step;
+  rest.codes += done * b.code_unit_step;
+  rest.prefetch_lines = 0;
+  for (int n = 0; n < b.columns; ++n) plain_block<2, 1>(part(rest, 0, n), true);
+}
+
 void plain(const LookupBlock& b) {
   for (int p = 0; p < b.panels; p += 2) {
     const bool pair = b.panels - p >= 2;
+    if (pair && in_groups(b.units)) {
+      plain_pair(part(b, p, 0));
+      continue;
+    }
     int n = 0;
     for (; n + 2 <= b.columns; n += 2) pair ? plain_block<2, 2>(part(b, p, n)) : plain_block<1, 2>(part(b, p, n));
     if (n < b.columns) pair ? plain_block<2, 1>(part(b, p, n)) : plain_block<1, 1>(part(b, p, n));
