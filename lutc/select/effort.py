@@ -90,7 +90,7 @@ class Effort:
             candidates,
             sum(candidates.values()),
             _DRAFTS * (fits + 2 * run_all),
-            _resident() + activations + largest,
+            resident() + activations + largest,
         )
 
     def describe(self) -> str:
@@ -148,6 +148,7 @@ def _fit_bytes(choice: LayerChoice, form: Form, rows: float) -> float:
     return 8.0 * 4 * columns**2 + rows * 4 * (3 * choice.D + 2 * choice.N)
 
 
-def _resident() -> float:
+def resident() -> float:
+    """Most bytes of memory that this process has had."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return float(peak if sys.platform == "darwin" else peak * 1024)

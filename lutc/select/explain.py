@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lutc.cost import ModelShapes
-from lutc.forms import FP32, INT8
+from lutc.forms import INT8
 from lutc.select.search import Search, Trial
 
 _CURVE = 24
@@ -116,12 +116,25 @@ def _predicted_curve(search: Search, rest: float) -> list[dict[str, Any]]:
     return found
 
 
-def no_lookups(best: Trial) -> str:
-    """Why nothing was replaced by lookups, or an empty string."""
-    forms = set(best.forms.values())
-    if forms <= {INT8, FP32}:
-        return "no lookups are faster than dense int8 within the budget: the result is dense"
-    return ""
+def conclusion(search: Search, best: Trial) -> list[str]:
+    """What became of the search, a line each."""
+    budget, loss = search.budget, best.loss(search.budget)
+    first = search.trials[0]
+    line = f"kept {best.name}: {search.table.summary(best.forms)}; {loss:.4g} of {budget.limit:g} spent"
+    if not budget.holds(loss):
+        line = f"nothing keeps {budget}; the most accurate is {best.name}, which loses {loss:.4g}"
+    if best.seconds and first.seconds:
+        line += f"; {first.seconds / best.seconds:.2f}x all-int8 measured"
+        line += f", {first.predicted / best.predicted:.2f}x predicted for the layers" if best.predicted else ""
+    lines = [line]
+    if all(form.dense for form in best.forms.values()):
+        tried = any(not point.form.dense for points in search.table.points.values() for point in points)
+        lines.append(
+            "no lookups: none keep the budget and save time"
+            if tried
+            else "no lookups: dense int8 or fp32 is faster in every layer, on this target at these shapes"
+        )
+    return lines
 
 
 def _us(seconds: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,8 @@ from lutc.select.candidates import Priced, allowed_forms, constant_bytes, priced
 from lutc.select.curves import ROWS, Curves, Point, curves_key, measure_curves
 from lutc.select.divergence import Reference
 from lutc.select.draft import Table
-from lutc.select.effort import Effort
-from lutc.select.explain import measured_rows, selection_report
+from lutc.select.effort import Effort, resident
+from lutc.select.explain import conclusion, measured_rows, selection_report
 from lutc.select.meter import Meter
 from lutc.select.network import Network
 from lutc.select.samples import Samples, count, deal_samples, first_samples, time_shapes
@@ -100,6 +101,7 @@ def select(
     Returns:
         The selection; `met` is false where nothing keeps the budget.
     """
+    begin = time.monotonic()
     progress, threads = builder.progress, builder.threads or available_threads()
     isa = isa_of(builder.target)
     cost = CostModel.load(builder.target, progress.note)
@@ -138,6 +140,9 @@ def select(
     search = Search(table, budget, meter, build, folder, progress)
     best = search.run()
     loss = best.loss(budget)
+    for line in conclusion(search, best):
+        progress.note(f"select: {line}")
+    progress.note(f"select: took {(time.monotonic() - begin) / 60:.1f} minutes and {resident() / 1e9:.1f} GB of memory")
     return Selection(
         best,
         budget.holds(loss),
