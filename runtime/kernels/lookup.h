@@ -86,6 +86,8 @@ struct EncodeInput {
   int64_t rows = 0;  ///< at least 1; the codes of the last panel's missing rows are unspecified but in range
 };
 
+struct FinishBlock;
+
 /// One call of the inner loop: `panels` panels times `columns` outputs over all taps and units, written as
 /// acc[column][position].
 struct LookupBlock {
@@ -106,7 +108,7 @@ struct LookupBlock {
                                     ///< [window][position], minus 128 times the window's gains
   int64_t start_panel_step = 0;
   int64_t start_window_step = 0;  ///< avx2
-  bool of_rows = false;             ///< codes and gains of rows (lut_linear), as the encode of rows lays them out
+  bool of_rows = false;           ///< codes and gains of rows (lut_linear), as the encode of rows lays them out
   const int64_t* taps = nullptr;  ///< [tap_count] displacement in positions
   int64_t tap_count = 0;
   /// avx512, many taps: [2][tap_count][units] bytes from codes to a step's, and from gains to a step's
@@ -118,6 +120,11 @@ struct LookupBlock {
   int prefetch_lines = 0;             ///< cache lines of it a unit
   int32_t* acc = nullptr;
   int64_t acc_stride = 0;  ///< from one column to the next, in elements
+  /// With steps, where LookupKernels::finishes: planes to which the sums go at once (its `acc`, `lines` and `columns`
+  /// are not read), and the row and column of them where this block begins.
+  const FinishBlock* finish = nullptr;
+  int64_t finish_row = 0;
+  int64_t finish_column = 0;
 };
 
 /// acc -> y for a tile: y = relu?(float(acc) * scale + bias) [+ residual]. With columns_contiguous (rows of a matrix)
@@ -186,6 +193,7 @@ struct LookupKernels {
   /// Gain form: where a panel of rows holds the code of each row; null: in order.
   const uint8_t* row_places = nullptr;
   bool many_panels = false;  ///< lookup() takes more than block_panels panels at once
+  bool finishes = false;     ///< lookup() takes LookupBlock::finish
 };
 
 const LookupKernels* lookup_kernels(Isa isa);

@@ -158,7 +158,6 @@ class LutConv final : public LutConsumer {
     last = std::min(merged(e) ? last : last - e.plane_width + e.out_width, e.positions());
     const int64_t column = item % column_tiles() * kTileColumns, columns = std::min(kTileColumns, outputs - column);
     const int64_t cell = kernels::layout_cell(layout_, entries_);
-    const int64_t pixels = e.out_height * e.out_width;
     const bool by_rows = layout_ == kernels::TableLayout::kRows;
 
     kernels::LookupBlock b;
@@ -184,6 +183,10 @@ class LutConv final : public LutConsumer {
       b.table_unit_step = by_rows ? entries_ * outputs : b.columns * cell;
       b.table_entry_step = outputs;
       const int64_t plane = image * outputs_ + group * outputs + column + n;
+      // Block by block: sums that take their way through memory never leave a level 1 cache.
+      const kernels::FinishBlock outputs_block = finish_block(job, plane, group * outputs + column + n, b.columns);
+      const bool at_once = kernels_->finishes && b.steps != nullptr && merged(e) && is_simple();
+      if (at_once) b.finish = &outputs_block;
       const int64_t most = kernels_->many_panels ? last - first : tile_block();
       for (int64_t f = first; f < last; f += most) {
         const int64_t count = std::min(most, last - f);
@@ -192,50 +195,57 @@ class LutConv final : public LutConsumer {
         b.gains = p.gains + f * kernels_->gain_bytes;
         b.starts = p.starts + f * kernels_->start_element;
         b.acc = acc + f - first;
-        // The output lines that the sums will fill, fetched while they are made.
-        for (int64_t m = plane; m < plane + b.columns; ++m) {
-          for (int64_t i = f; i < f + count; i += 16) __builtin_prefetch(job.y + m * pixels + i, 1, 2);
-        }
+        b.finish_row = f;
         kernels_->lookup(b);
       }
-      // Block by block: the sums never leave a level 1 cache.
-      finish(job, plane, group * outputs + column + n, b.columns, first, last - first, acc);
+      if (!at_once) finish(job, outputs_block, first, last - first, acc);
     }
   }
 
-  /// Sums of `columns` outputs at positions [first, first + count), the planes of y from `plane` on.
-  void finish(const Job& job, int64_t plane, int64_t column, int64_t columns, int64_t first, int64_t count,
-              const int32_t* acc) const {
-    const CodeExtent& e = job.e;
-    const int64_t pixels = e.out_height * e.out_width;
-    const int64_t lines = merged(e) ? 1 : (count + e.plane_width - 1) / e.plane_width;
+  /// Planes of `columns` outputs from `column` on: all their rows, the planes of y from `plane` on.
+  kernels::FinishBlock finish_block(const Job& job, int64_t plane, int64_t column, int64_t columns) const {
+    const int64_t pixels = job.e.out_height * job.e.out_width;
+    const bool add_here = job.residual != nullptr && (is_simple() || residual_first_);
     kernels::FinishBlock f;
-    f.acc_stride = acc_stride(e);
-    f.rows = merged(e) ? count : e.out_width;
+    f.acc_stride = acc_stride(job.e);
+    f.rows = pixels;
     f.columns = columns;
     f.scale = scale_ + column;
     f.bias = bias_ + column;
     f.relu = activation_ == kernels::Activation::kRelu;
     f.residual_first = residual_first_;
+    f.residual = add_here ? job.residual + plane * pixels : nullptr;
+    f.y = job.y + plane * pixels;
     f.y_stride = pixels;
+    return f;
+  }
+
+  /// Sums of positions [first, first + count).
+  void finish(const Job& job, kernels::FinishBlock f, int64_t first, int64_t count, const int32_t* acc) const {
+    const CodeExtent& e = job.e;
+    const int64_t lines = merged(e) ? 1 : (count + e.plane_width - 1) / e.plane_width;
+    const int64_t at = merged(e) ? first : first / e.plane_width * e.out_width;
+    const int64_t offset = f.y - job.y + at;
+    f.rows = merged(e) ? count : e.out_width;
+    f.acc = acc;
+    f.y += at;
+    if (f.residual != nullptr) f.residual += at;
     const bool at_once = lines == 1 || (kernels_->plane_lines && is_simple());
     if (at_once) {
       f.lines = lines;
       f.acc_line_step = e.plane_width;
     }
     for (int64_t r = 0; r < (at_once ? 1 : lines); ++r) {
-      const int64_t at = plane * pixels + (merged(e) ? first : (first / e.plane_width + r) * e.out_width);
-      f.acc = acc + r * e.plane_width;
-      f.y = job.y + at;
-      const bool add_here = job.residual != nullptr && (is_simple() || residual_first_);
-      f.residual = add_here ? job.residual + at : nullptr;
       kernels_->finish_planes(f);
-      if (is_simple()) continue;
-      for (int64_t n = 0; n < columns; ++n) {
-        float* y = f.y + n * pixels;
+      for (int64_t n = 0; n < f.columns && !is_simple(); ++n) {
+        float* y = f.y + n * f.y_stride;
         vector_->activate(activation_, y, y, f.rows);
-        if (job.residual != nullptr && !residual_first_) vector_->add_f32(y, job.residual + at + n * pixels, y, f.rows);
+        if (job.residual != nullptr && !residual_first_)
+          vector_->add_f32(y, job.residual + offset + r * f.rows + n * f.y_stride, y, f.rows);
       }
+      f.acc += e.plane_width;
+      f.y += f.rows;
+      if (f.residual != nullptr) f.residual += f.rows;
     }
   }
 

@@ -39,6 +39,39 @@ LUTC_INLINE void step(__m512i& acc, __m512i index, const uint8_t* table, __m512i
   asm volatile("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(q), "v"(gain));
 }
 
+LUTC_INLINE __m512 finish(const FinishBlock& f, __m512 y, __mmask16 mask, int64_t at) {
+  if (f.residual != nullptr && f.residual_first) y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, f.residual + at));
+  if (f.relu) y = _mm512_max_ps(y, _mm512_setzero_ps());
+  if (f.residual != nullptr && !f.residual_first) y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, f.residual + at));
+  return y;
+}
+
+LUTC_INLINE __mmask16 first_lanes(int64_t n) { return n >= 16 ? 0xffff : static_cast<__mmask16>((1u << n) - 1); }
+
+/// Sums of 16 * kP positions from `row` on, of the columns from `column` on, as outputs.
+template <int kP, int kN>
+LUTC_INLINE void finish_sums(const FinishBlock& f, int64_t row, int64_t column, const __m512i (&acc)[kP][kN]) {
+  const bool whole = f.rows - row >= 16 * kP, plain = f.residual == nullptr;
+  const __m512 floor = _mm512_set1_ps(f.relu ? 0.0f : -__builtin_inff());
+  int64_t at = column * f.y_stride + row;
+#pragma GCC unroll 6
+  for (int n = 0; n < kN; ++n, at += f.y_stride) {
+    const __m512 scale = _mm512_set1_ps(f.scale[column + n]), bias = _mm512_set1_ps(f.bias[column + n]);
+#pragma GCC unroll 4
+    for (int p = 0; p < kP; ++p) {
+      const __m512 y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[p][n]), scale, bias);
+      if (whole && plain) {
+        _mm512_storeu_ps(f.y + at + p * 16, _mm512_max_ps(y, floor));
+      } else if (whole) {
+        _mm512_storeu_ps(f.y + at + p * 16, finish(f, y, 0xffff, at + p * 16));
+      } else if (f.rows > row + p * 16) {
+        const __mmask16 mask = first_lanes(f.rows - row - p * 16);
+        _mm512_mask_storeu_ps(f.y + at + p * 16, mask, finish(f, y, mask, at + p * 16));
+      }
+    }
+  }
+}
+
 /// `tiles` times kP panels, times kN columns, over all taps and units; kSteps: where codes are found is listed. Tiles
 /// are a loop in here: loads of the next one overlap stores of the last. Not inlined: among its sisters gcc runs out of
 /// registers and keeps addresses in vectors, where they queue behind the arithmetic.
@@ -102,11 +135,15 @@ __attribute__((noinline)) void block(const LookupBlock& b, int64_t tiles) {
       }
       codes += kUnit;
     }
-    int32_t* to = out;
+    if (kSteps && b.finish != nullptr) {
+      finish_sums<kP, kN>(*b.finish, b.finish_row + (out - b.acc), b.finish_column, acc);
+    } else {
+      int32_t* to = out;
 #pragma GCC unroll 6
-    for (int n = 0; n < kN; ++n, to += stride) {
+      for (int n = 0; n < kN; ++n, to += stride) {
 #pragma GCC unroll 4
-      for (int p = 0; p < kP; ++p) _mm512_storeu_si512(to + p * 16, acc[p][n]);
+        for (int p = 0; p < kP; ++p) _mm512_storeu_si512(to + p * 16, acc[p][n]);
+      }
     }
     tile_codes += kP * panel;
     tile_gains += kP * panel;
@@ -126,6 +163,8 @@ LookupBlock part(const LookupBlock& b, int p, int n) {
   }
   sub.table += n * 4 * b.entries;
   sub.acc += n * b.acc_stride + p * 16;
+  sub.finish_row += 16 * p;
+  sub.finish_column += n;
   return sub;
 }
 
@@ -171,15 +210,6 @@ void lookup(const LookupBlock& b) {
       return entries<4>(b);
   }
 }
-
-LUTC_INLINE __m512 finish(const FinishBlock& f, __m512 y, __mmask16 mask, int64_t at) {
-  if (f.residual != nullptr && f.residual_first) y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, f.residual + at));
-  if (f.relu) y = _mm512_max_ps(y, _mm512_setzero_ps());
-  if (f.residual != nullptr && !f.residual_first) y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, f.residual + at));
-  return y;
-}
-
-LUTC_INLINE __mmask16 first_lanes(int64_t n) { return n >= 16 ? 0xffff : static_cast<__mmask16>((1u << n) - 1); }
 
 /// float(acc) * scale + bias in place; lanes past the last row are whatever they are.
 void scale_columns(const FinishBlock& f) {
@@ -295,6 +325,7 @@ constexpr LookupKernels make_kernels() {
       /*plane_lines=*/true,
   };
   kernels.many_panels = true;
+  kernels.finishes = true;
   return kernels;
 }
 
