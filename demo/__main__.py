@@ -1,6 +1,6 @@
 """all-MiniLM-L6-v2 from PyTorch to a running .lut, judged on prose it was not calibrated on.
 
-python -m demo [--presets int8,accurate,balanced] [--sentences 1500] [--output demo-out]
+python -m demo [--presets int8,accurate,balanced] [--sentences 1000] [--output demo-out]
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,9 @@ def step(number: int, text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the demonstration."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__.split("\n")[0])
-    parser.add_argument("--presets", default="int8,accurate,balanced", help="of lutc compile, separated by commas")
+    parser.add_argument("--presets", default="int8,accurate,balanced", help="budgets or forms, separated by commas")
     parser.add_argument("--output", type=Path, default=Path("demo-out"), help="folder for models and artifacts")
-    parser.add_argument("--sentences", type=int, default=1500, help="calibration sentences")
+    parser.add_argument("--sentences", type=int, default=1000, help="calibration sentences")
     options = parser.parse_args(arguments)
     folder: Path = options.output
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,11 +79,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         step(3, f"lutc compile --preset {preset}")
         result = lutc.compile(
             model, calib=lambda: minilm.calibration_feeds(calibration), output=path, preset=preset,
-            progress=default_progress(),
+            time_shape={"input_ids": (1, 128)}, resume=folder / "checkpoints", progress=default_progress(),
         )  # fmt: skip
         layers = [layer for layer in result.report["layers"] if layer["op"] != "attention"]
         replaced = sum(not Form.parse(layer["form"]).dense for layer in layers)
-        console.print(f"   {replaced} of {len(layers)} layers are lookups now: {path}")
+        forms = ", ".join(f"{count} {form}" for form, count in Counter(layer["form"] for layer in layers).most_common())
+        console.print(f"   {replaced} of {len(layers)} layers are lookups now ({forms}): {path}")
         candidates.append(Candidate(f"lutc {preset}", path, lutc.InferenceSession(path, threads=1)))
 
     step(4, f"Embedding the {len(test)} held-out sentences with every model")
@@ -138,7 +140,7 @@ speed is the ratio of CPU time in interleaved runs.
 Try next (in this folder, after: . .venv/bin/activate):
   lutc inspect {candidate.path} --layers          what became of each layer, and its error
   lutc bench {candidate.path} {folder}/minilm.onnx      time them yourself
-  python -m demo --presets fast                   LUT-NN's form: faster, and what that costs
+  python -m demo --presets fast,gain-v4           a looser budget; every layer alike
   lutc compile YOUR.onnx --calib YOUR_SAMPLES.npz --preset accurate
 """
 
