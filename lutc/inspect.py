@@ -32,6 +32,7 @@ class Artifact:
         plan: the plan (docs/format.md).
         report: the compiler's report.
         tensor_bytes: stored bytes of every tensor by name, padding left out.
+        expanded_bytes: bytes of the tables that a runtime makes from factors when it loads the file (before padding).
     """
 
     path: str
@@ -43,16 +44,7 @@ class Artifact:
     plan: dict[str, Any]
     report: dict[str, Any]
     tensor_bytes: dict[str, int]
-
-    @property
-    def expanded_bytes(self) -> int:
-        """Bytes of the tables that a runtime makes from factors when it loads the file (before padding)."""
-        total = 0
-        for step in self.plan.get("init", []):
-            atoms, weight = (self.plan["values"][value]["shape"] for value in step["inputs"][:2])
-            columns = weight[1] if len(weight) == 2 else weight[0] * weight[2] * weight[3]
-            total += atoms[0] // step.get("attrs", {}).get("group", 1) * atoms[1] * columns
-        return total
+    expanded_bytes: int
 
     @property
     def layers(self) -> list[dict[str, Any]]:
@@ -113,6 +105,7 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
             raise CorruptFileError(
                 f"'{path}' has format version {version}; this lutc reads up to {FORMAT_VERSION}. Install a newer lutc."
             )
+        plan = json.loads(metadata["lutc.plan"])
         return Artifact(
             path=os.fspath(path),
             bytes=size,
@@ -120,16 +113,26 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
             producer=metadata["lutc.producer"],
             target=metadata["lutc.target"],
             hash=header[HASH_OFFSET - 8 : HASH_OFFSET - 8 + HASH_DIGITS].decode(),
-            plan=json.loads(metadata["lutc.plan"]),
+            plan=plan,
             report=json.loads(metadata.get("lutc.report", "{}")),
             tensor_bytes={
                 name: entry["data_offsets"][1] - entry["data_offsets"][0]
                 for name, entry in entries.items()
                 if not name.startswith("_pad.")
             },
+            expanded_bytes=_expanded_bytes(plan),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise CorruptFileError(f"'{path}': the header is damaged ({error})") from error
+
+
+def _expanded_bytes(plan: dict[str, Any]) -> int:
+    total = 0
+    for step in plan.get("init", []):
+        atoms, weight = (plan["values"][value]["shape"] for value in step["inputs"][:2])
+        columns = weight[1] if len(weight) == 2 else weight[0] * weight[2] * weight[3]
+        total += atoms[0] // step.get("attrs", {}).get("group", 1) * atoms[1] * columns
+    return total
 
 
 def verify(path: str | os.PathLike[str]) -> None:
