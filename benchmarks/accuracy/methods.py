@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -14,11 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import lutc
 from benchmarks.accuracy.tasks import Case
 from benchmarks.artifacts import TARGETS
 from benchmarks.networks import WORK
 
 FOLDER = WORK / "accuracy"
+_KEPT_S = 3600
+
 MISSED = 4
 """Exit status of a compilation that could not keep its budget."""
 
@@ -109,8 +114,8 @@ def compile(case: Case, method: Method, isa: str, dense: float | None = None) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     words = ["compile", str(case.module.model(case.name)), "--calib", f"benchmarks.{case.task}:calibration"]
     words += ["-o", str(path), "--target", TARGETS[isa], *method.arguments, *timed_at(case)]
-    if not method.max_drop and not method.minutes:
-        words += ["--resume", str(path.parent / "fits")]  # another target, or another form of some layers, reuses them
+    if not method.minutes:  # other targets, presets and budgets reuse fits and measured candidates
+        words += ["--resume", str(_fits(path.parent))]
     if method.max_drop:
         assert dense is not None
         words += ["--score", f"benchmarks.{case.task}:selection_score", "--max-drop", f"{method.max_drop * dense:.6f}"]
@@ -124,6 +129,27 @@ def compile(case: Case, method: Method, isa: str, dense: float | None = None) ->
     report["compile_seconds"] = round(seconds, 1)
     path.with_suffix(".json").write_text(json.dumps(report), encoding="utf-8")
     return Compiled(path, report, status == 0)
+
+
+def _fits(parent: Path) -> Path:
+    """A folder for checkpoints of this very version of the compiler; those unused for an hour are deleted."""
+    folder = parent / f"fits-{_sources()}"
+    folder.mkdir(exist_ok=True)
+    folder.touch()
+    for other in parent.glob("fits-*"):
+        if other.stat().st_mtime < time.time() - _KEPT_S:
+            shutil.rmtree(other, ignore_errors=True)
+    return folder
+
+
+@functools.lru_cache(maxsize=1)
+def _sources() -> str:
+    """Names the compiler's Python sources."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(lutc.__file__).parent.rglob("*.py")):
+        if not path.name.endswith("_test.py"):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def timed_at(case: Case) -> list[str]:
