@@ -15,7 +15,7 @@ from lutc.plan import Plan, Port, Step
 from lutc.session import InferenceSession
 from lutc.write import write_artifact
 from tests.plan_session import plan_session
-from tests.tiny_artifact import Tiny, lookup_model
+from tests.tiny_artifact import Tiny, assemble, lookup_model
 
 ISAS = _runtime.available_isas()
 SEED = 5
@@ -280,6 +280,21 @@ def test_layouts_that_do_not_exist():
     for attrs in (tiny.plan["init"][0]["attrs"], tiny.plan["steps"][1]["attrs"]):
         attrs["layout"] = "spiral"
     refuse(tiny, "spiral", UnsupportedModelError)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"inputs": [0]}, {"inputs": [10**9, 0]}, {"attrs": {"group": 0}}, {"inputs": "all"}, {"attrs": 3}],
+    ids=str,
+)
+def test_inspect_refuses_what_it_cannot_read(change, tmp_path):
+    tiny = factored()
+    tiny.plan["init"][0].update(change)
+    text = tiny.header_text().replace('"lutc.plan"', '"lutc.producer": "lutc", "lutc.target": "scalar", "lutc.plan"')
+    path = tmp_path / "odd.lut"
+    path.write_bytes(assemble(text, tiny.data))
+    with pytest.raises(CorruptFileError, match="damaged"):
+        read_artifact(path)
 
 
 def test_init_steps_need_version_2():
