@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from lutc.errors import UsageError
 from lutc.fit import FitResult, fit_model
+from lutc.fit.lutnn import fit_lutnn
 from lutc.forms import INT8, INT16, LayerChoice
 from lutc.fuse import fuse
 from lutc.observe import CalibrationSource
@@ -53,6 +54,7 @@ class Builder:
         size: How tables are stored, see `lutc.fit.factored`.
         checkpoints: Folder of finished layers, shared by all builds.
         progress: Receives progress.
+        method: "lutc", or "lutnn" for the baseline of `lutc.fit.lutnn`.
     """
 
     graph: ir.Model
@@ -62,6 +64,7 @@ class Builder:
     size: str = "auto"
     checkpoints: str | os.PathLike[str] | None = None
     progress: Progress = dataclasses.field(default_factory=Progress)
+    method: str = "lutc"
 
     def build(
         self,
@@ -112,6 +115,8 @@ class Builder:
         return Built(path, written, layers)
 
     def _fit(self, choices: Sequence[LayerChoice], source: CalibrationSource, fitting: Mapping[str, Any]) -> FitResult:
+        if self.method == "lutnn":
+            return fit_lutnn(self.graph, choices, source, seed=self.seed, threads=self.threads, progress=self.progress)
         return fit_model(
             self.graph,
             choices,

@@ -25,9 +25,12 @@ from lutc.canonicalise import canonicalise
 from lutc.errors import UsageError
 from lutc.evaluate import load_callable
 from lutc.fit.factored import check_size
+from lutc.fit.lutnn import check_lutnn
 from lutc.forms import LayerChoice, choose_layers, uniform_form
 from lutc.inputs import needed_samples, requested_shapes
 from lutc.ir.opset import supported_ops
+from lutc.learn import check_learning
+from lutc.learn.refine import Refiner
 from lutc.load import check_supported, load_model
 from lutc.observe import CalibrationSource, open_source
 from lutc.pack import resolve_target
@@ -36,6 +39,9 @@ from lutc.report import dense_bytes, layer_rows
 from lutc.score import check_budget, missed
 from lutc.select import Budget, Selection, needs_selection, select
 from lutc.select.candidates import allowed_forms
+from lutc.session import InferenceSession
+
+METHODS = ("lutc", "lutnn")
 
 ModelSource = str | os.PathLike[str] | onnx.ModelProto
 
@@ -70,6 +76,8 @@ def compile(
     score: Any = None,
     max_drop: float | None = None,
     time_shape: Mapping[str, Sequence[int | None]] | None = None,
+    learn: float | None = None,
+    method: str = "lutc",
     dry_run: bool = False,
     save_onnx: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -97,6 +105,8 @@ def compile(
         max_drop: largest allowed drop of the score; takes the place of the preset's budget.
         time_shape: input sizes by name for which time is minimised; by default batch 1, and open dims at the median of
             the samples.
+        learn: minutes to learn for, end to end, after the forms are chosen and fitted; needs the extra `learn`.
+        method: "lutc", or "lutnn": the method of LUT-NN, a baseline; its presets are plain forms such as "plain-v8".
         dry_run: stop after choosing; nothing is fitted or written.
         save_onnx: also write the compressed model as ONNX (function bodies included).
         progress: receives progress.
@@ -114,6 +124,10 @@ def compile(
     if max_drop is not None and score is None:
         raise UsageError("--max-drop needs a score to measure: add --score pkg.mod:function")
     check_size(size)
+    if method not in METHODS:
+        raise UsageError(f"--method '{method}' is none of: {', '.join(METHODS)}")
+    if learn is not None:
+        check_learning(learn)
     scorer = load_callable(score, "--score") if isinstance(score, str) else score
     rules = [_rules(flags, name) for flags, name in ((keep, "--keep"), (form, "--form"))]
     destination = _destination(model, output, dry_run)
@@ -122,10 +136,16 @@ def compile(
     graph = canonicalise(graph, shapes=requested_shapes(graph, shape or {}))
     check_supported(graph, supported_ops())
     request = _Request(graph, preset, rules)
+    if method == "lutnn":
+        if request.selects:
+            raise UsageError(f"--method lutnn selects no forms: choose --preset plain-v8 or the like, not {preset}")
+        check_lutnn(request.uniform)
+    if learn is not None:
+        check_learning(learn, graph)
     report: dict[str, Any] = {"preset": preset, "seed": seed, "dense_bytes": dense_bytes(graph)}
     if dry_run:
         return CompileResult(None, {**report, "target": isa, "layers": request.dry_rows()})
-    builder = Builder(graph, isa, seed, threads, size, resume, progress)
+    builder = Builder(graph, isa, seed, threads, size, resume, progress, method)
     if request.selects:
         if calib is None:
             raise UsageError(needed_samples(graph, request.open_layers, selects=True))
@@ -143,6 +163,7 @@ def compile(
             scorer,
             time_shape or {},
             save_onnx,
+            learn,
         )
         return CompileResult(destination, {**selected, "target": isa, "lutc": __version__})
 
@@ -151,7 +172,10 @@ def compile(
     if replaced and calib is None:
         raise UsageError(needed_samples(graph, replaced))
     source = open_source(calib) if replaced else None
-    built = builder.build(choices, source, destination, report=report, save_onnx=save_onnx)
+    refiner = _refiner(builder, choices, source, learn) if learn is not None and source is not None else None
+    built = builder.build(choices, source, destination, report=report, refine=refiner, save_onnx=save_onnx)
+    if refiner is not None:
+        report["learn"] = refiner.report
     report = {**report, "layers": built.layers, "bytes": built.bytes, "target": isa, "lutc": __version__}
     if scorer is not None:
         report["score"] = check_budget(scorer, model, destination, report, max_drop)
@@ -207,8 +231,9 @@ def _select(
     scorer: Any,
     time_shape: Mapping[str, Sequence[int | None]],
     save_onnx: str | os.PathLike[str] | None,
+    learn: float | None,
 ) -> dict[str, Any]:
-    """Selects, and gives the artifact that was kept its name: the report."""
+    """Selects, learns if asked for, and gives the artifact that was kept its name: the report."""
     original = 0.0
     if scorer is not None:
         original = float(
@@ -230,6 +255,11 @@ def _select(
             resume=resume,
             save_onnx=save_onnx is not None,
         )
+        if learn is not None:
+            selection, learned = _learned(
+                builder, selection, source, learn, budget, report, scorer, original, save_onnx is not None
+            )
+            report = {**report, **learned}
         built = selection.trial.built
         if save_onnx is not None:
             shutil.copyfile(built.path.with_suffix(".onnx"), save_onnx)
@@ -241,6 +271,53 @@ def _select(
     if not selection.met:
         raise missed(budget, selection, destination, report)
     return report
+
+
+def _learned(
+    builder: Builder,
+    selection: Selection,
+    source: CalibrationSource,
+    minutes: float,
+    budget: Budget,
+    report: Mapping[str, Any],
+    scorer: Any,
+    original: float,
+    save_onnx: bool,
+) -> tuple[Selection, dict[str, Any]]:
+    """The selection with what learning made of its forms, where that is better; and what to report of it."""
+    trial = selection.trial
+    if all(choice.form.dense for choice in trial.choices):
+        builder.progress.note("learn: no layer has lookups, there is nothing to learn")
+        return selection, {}
+    refiner = _refiner(builder, trial.choices, source, minutes)
+    path = trial.built.path.with_name("learned.lut")
+    built = builder.build(
+        trial.choices, selection.source, path, report=report, rows=selection.rows, refine=refiner,
+        save_onnx=path.with_suffix(".onnx") if save_onnx else None, budget=1 << 62,
+    )  # fmt: skip
+    if refiner.report["kept"]:
+        drop, met, loss = trial.drop, selection.met, selection.loss
+        if scorer is not None:
+            drop = original - float(scorer(InferenceSession(path)))
+            if budget.metric == "score":
+                met, loss = budget.holds(drop), drop
+        trial = dataclasses.replace(trial, built=built, drop=drop)
+        selection = dataclasses.replace(selection, trial=trial, met=met, loss=loss)
+    return selection, {"learn": refiner.report}
+
+
+def _refiner(builder: Builder, choices: Sequence[LayerChoice], source: CalibrationSource, minutes: float) -> Refiner:
+    return Refiner(
+        builder.graph,
+        choices,
+        source,
+        minutes,
+        method=builder.method,
+        seed=builder.seed,
+        threads=builder.threads,
+        progress=builder.progress,
+        checkpoint_dir=builder.checkpoints,
+    )
 
 
 def _selected_report(report: Mapping[str, Any], selection: Selection) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from lutc.cli.common import Json, Quiet, Shapes, emit, human, megabytes, parse_s
 from lutc.cli.inspect import layer_table
 from lutc.cli.reproduce import command_line
 from lutc.compile import compile
-from lutc.errors import BudgetMissedError, UsageError
+from lutc.errors import BudgetMissedError
 from lutc.pack import TARGETS
 from lutc.report import worst_first
 from lutc.report_page import check_destination, write_page
@@ -41,7 +41,13 @@ def command(
         list[str] | None,
         typer.Option("--time-shape", metavar="NAME=1x128", help="Input size for which time counts; one an input."),
     ] = None,
-    learn: Annotated[float | None, typer.Option("--learn", metavar="MINUTES", help="Not available yet.")] = None,
+    learn: Annotated[
+        float | None,
+        typer.Option("--learn", metavar="MINUTES", help="Then learn end to end, without labels; needs lutc[learn]."),
+    ] = None,
+    method: Annotated[
+        str, typer.Option("--method", metavar="lutc|lutnn", help="lutnn: the paper's own method, as a baseline.")
+    ] = "lutc",
     keep: Annotated[
         list[str] | None,
         typer.Option("--keep", metavar="REGEX=fp32|int8", help="Layers that stay dense, by part of the name."),
@@ -71,8 +77,6 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Compile MODEL.onnx to a .lut artifact."""
-    if learn is not None:
-        raise UsageError("--learn is not available yet: this version fits in closed form only. Leave it out.")
     out = human(json)
     if page is not None:
         check_destination(page)
@@ -103,6 +107,8 @@ def command(
             score=score,
             max_drop=max_drop,
             time_shape=parse_shapes(time_shape, "--time-shape"),
+            learn=learn,
+            method=method,
             dry_run=dry_run,
             save_onnx=save_onnx,
             progress=progress(quiet),
@@ -121,6 +127,10 @@ def command(
         )
     else:
         out.print(layer_table(report["layers"]))
+        if "learn" in report:
+            r = report["learn"]
+            kept = "" if r["kept"] else " (not better: the fit is kept)"
+            out.print(f"learned: held-out divergence {r['before']:.5f} -> {r['after']:.5f} in {r['steps']} steps{kept}")
         if "score" in report:
             s = report["score"]
             out.print(f"score: original {s['reference']:.4f}, compiled {s['compiled']:.4f}, drop {s['drop']:+.4f}")

@@ -15,7 +15,7 @@ from lutc.observe import CalibrationSource
 if TYPE_CHECKING:
     from lutc.learn.driver import LearnResult
 
-__all__ = ["check_available", "learn_model"]
+__all__ = ["check_available", "check_learning", "learn_model"]
 
 
 def check_available(model: ir.Model | None = None) -> None:
@@ -36,6 +36,13 @@ def check_available(model: ir.Model | None = None) -> None:
         from lutc.learn.graph import check_learnable
 
         check_learnable(model)
+
+
+def check_learning(minutes: float, model: ir.Model | None = None) -> None:
+    """`check_available`, and whether the minutes make sense."""
+    if not minutes > 0:
+        raise UsageError(f"--learn {minutes}: say how many minutes to learn for, such as --learn 10")
+    check_available(model)
 
 
 def learn_model(

@@ -24,6 +24,7 @@ class Refiner:
         choices: What its layers became: int8 ones are simulated.
         source: Unlabelled samples.
         minutes: To spend.
+        method: "lutc" or "lutnn".
         seed: Of the minibatches.
         threads: CPU threads; None: PyTorch's choice.
         progress: Receives progress.
@@ -35,6 +36,7 @@ class Refiner:
     choices: Sequence[LayerChoice]
     source: CalibrationSource
     minutes: float
+    method: str = "lutc"
     seed: int = 0
     threads: int | None = None
     progress: Callable[[str, int, int, str], Any] | None = None
@@ -48,6 +50,7 @@ class Refiner:
             fitted,
             self.source,
             minutes=self.minutes,
+            method=self.method,
             integer=[str(choice.node.outputs[0].name) for choice in self.choices if choice.form == INT8],
             seed=self.seed,
             threads=self.threads,
