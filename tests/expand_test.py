@@ -3,6 +3,7 @@
 import copy
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -166,6 +167,22 @@ def test_sessions_of_one_file_share_tables_and_the_last_frees_them(tmp_path):
     assert table < one < 1.2 * table + 4e6
     assert three < one + 0.2 * table
     assert none < 0.2 * table
+
+
+def test_sessions_opened_at_once_agree(tmp_path):
+    plan, shape = linear_plan(outputs=700)
+    pack(plan, resolve_target("native"))
+    path = tmp_path / "model.lut"
+    write_artifact(plan, path, target=resolve_target("native"), report={})
+    x = {"x": inputs(shape, 20)}
+    want = InferenceSession(path.read_bytes()).run(None, x)[0]
+
+    def load_and_run(_):
+        return InferenceSession(path, threads=2).run(None, x)[0]
+
+    with ThreadPoolExecutor(4) as pool:
+        for got in pool.map(load_and_run, range(24)):
+            np.testing.assert_array_equal(got, want)
 
 
 # --- hostile plans ---
