@@ -1,11 +1,11 @@
 """Predicted against measured time of layers inside whole models: `python -m benchmarks.cost`.
 
-    python -m benchmarks.cost [--isa native,avx2] [--only REGEX] [--forms fp32,gain-v4] [--every-model] [--json]
+    python -m benchmarks.cost [--isa native,avx2] [--measure] [--only REGEX] [--forms ...] [--every-model] [--json]
 
 Every model is compiled with all layers in one form (random tables), run with profiling, and each layer's least time is
 held against the cost model's prediction. None of these layers is among those that the cost model was fitted to. Takes
-the cost model in force: run `lutc targets --measure` first for one of this machine and moment. Rows, one a model, form
-and ISA, go to benchmarks/results/cost.json.
+the cost model in force, or with --measure one of this moment, which becomes the one that lutc is shipped with. Rows,
+one a model, form and ISA, go to benchmarks/results/cost.json.
 """
 
 from __future__ import annotations
@@ -23,17 +23,20 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import harness, result_files, variants
+from benchmarks import result_files, variants
 from benchmarks.artifacts import Artifacts, bound_call, open_artifact
 from benchmarks.data import data_folder
 from benchmarks.networks import Network, minilm, resnet20, ultraface
 from benchmarks.random_layers import choose
+from lutc import cost
 from lutc.canonicalise import canonicalise
 from lutc.cost import CostModel, LayerShape, layer_shapes
+from lutc.cost.store import shipped_target
 from lutc.errors import LutcError
 from lutc.forms import LayerChoice, choose_layers
 from lutc.inputs import requested_shapes
 from lutc.load import load_model
+from lutc.progress import default_progress
 from lutc.roofline import constant_bytes
 
 FORMS = ("fp32", "int8", "gain-v3", "gain-v4", "gain-v6", "plain-v8", "plain-v16", "gain-v4-proj")
@@ -89,9 +92,11 @@ def compare(
             yield Layer(choice.name, str(choice.form), shapes[choice.name], predicted, measured)
 
 
-def measure(network: Network, forms: Sequence[str], isa: str, seconds: float) -> Iterator[tuple[str, list[Layer]]]:
-    """The layers of one model by form."""
-    path, model = network.find(), CostModel.load(isa, functools.partial(print, file=sys.stderr))
+def measure(
+    network: Network, forms: Sequence[str], model: CostModel, seconds: float
+) -> Iterator[tuple[str, list[Layer]]]:
+    """The layers of one network by form."""
+    path, isa = network.find(), model.isa
     shapes = {name: list(array.shape) for name, array in network.feed.items()}
     loaded = load_model(path)
     canonical = canonicalise(loaded, shapes=requested_shapes(loaded, shapes))
@@ -148,6 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cost", description=__doc__.split("\n")[0])
     variants.add_options(parser, threads="1")
+    parser.add_argument("--measure", action="store_true", help="measure the model first and ship it")
     parser.add_argument("--json", action="store_true", help="one JSON row a line on stdout, text on stderr")
     parser.add_argument("--only", default="", help="regular expression over the models' names")
     parser.add_argument("--forms", default=",".join(FORMS), help="separated by commas")
@@ -164,14 +170,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     networks = [minilm(128), minilm(16), resnet20(), ultraface()]
     if options.every_model:
         networks += list(every_model())
+    model = CostModel.load(isa, functools.partial(print, file=sys.stderr))
+    if options.measure:
+        model = CostModel.measure(isa, default_progress())
+        path = Path(cost.__file__).with_name("defaults") / f"{shipped_target(isa)}.json"
+        path.write_text(model.to_json(), encoding="utf-8")
     everything: list[tuple[Network, Layer]] = []
     for network in networks:
         if not re.search(options.only, network.name):
             continue
         rows = []
         try:
-            for form, layers in measure(network, options.forms.split(","), isa, options.seconds):
-                rows.append(row(network, form, isa, layers, CostModel.load(isa).source))
+            for form, layers in measure(network, options.forms.split(","), model, options.seconds):
+                rows.append(row(network, form, isa, layers, model.source))
                 everything += [(network, layer) for layer in layers]
                 print(_line(rows[-1]), file=text, flush=True)
                 if options.json:
@@ -190,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{layer.error:+.2f} {network.name} {layer.form} {layer.measured * 1e6:.1f} us {layer.shape}", file=text)
     summary = {
         "bench": "cost", "model": "all", "shape": "", "form": "all", "isa": isa, "threads": 1,
-        "cost_model": CostModel.load(isa).source, "layers": len(errors),
+        "cost_model": model.source, "layers": len(errors),
         "median_error": round(float(np.median(errors)), 4), "p90_error": round(float(np.quantile(errors, 0.9)), 4),
     }  # fmt: skip
     if not options.only:
@@ -201,8 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _line(found: dict[str, Any]) -> str:
     return (
         f"{found['model']:24} {found['shape']:12} {found['form']:13} {found['isa']:7} {found['layers']:3} layers  "
-        f"median {found['median_error']:6.1%}  p90 {found['p90_error']:6.1%}  predicted {found['predicted_us']:10.1f} us  "
-        f"measured {found['measured_us']:10.1f} us"
+        f"median {found['median_error']:6.1%}  p90 {found['p90_error']:6.1%}  "
+        f"predicted {found['predicted_us']:10.1f} us  measured {found['measured_us']:10.1f} us"
     )
 
 

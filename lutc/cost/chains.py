@@ -47,8 +47,9 @@ def chain_plan(layers: Sequence[Layer], target: str, *, open_rows: bool = False,
     rng = np.random.default_rng(seed)
     first = layers[0][0]
     leading = "rows" if open_rows else (first.image[0] if first.kind == "linear" else first.batch)
-    value = x = ir.Value(name="x", shape=ir.Shape(_input_dims(first, leading)), type=ir.TensorType(ir.DataType.FLOAT))
+    x = ir.Value(name="x", shape=ir.Shape(_input_dims(first, leading)), type=ir.TensorType(ir.DataType.FLOAT))
     graph = ir.Graph([x], [], nodes=[], opset_imports={"": _OPSET, LUTC_DOMAIN: 1}, name="chain")
+    value = _elementwise(graph, "Neg", [x], {}, "")  # the first layer, too, finds its input just written
     choices = []
     for number, (shape, form) in enumerate(layers):
         name = f"layer{number}"
@@ -77,12 +78,16 @@ def write_chain(
 
 
 def _epilogue(graph: ir.Graph, value: ir.Value, x: ir.Value, shape: LayerShape) -> ir.Value:
-    """Appends the activation, then the residual (the layer's own input), that a step will take up."""
-    if shape.activation != "none":
-        op, attributes, domain = _ACTIVATION_NODES[shape.activation]
-        value = _elementwise(graph, op, [value], attributes, domain)
-    if shape.residual:
-        value = _elementwise(graph, "Add", [value, x], {}, "")
+    """Appends the activation and the residual (the layer's own input) that a step takes up.
+
+    A linear layer adds behind its activation, a convolution before it.
+    """
+    for part in ("residual", "activation") if shape.kind == "conv" else ("activation", "residual"):
+        if part == "residual" and shape.residual:
+            value = _elementwise(graph, "Add", [value, x], {}, "")
+        elif part == "activation" and shape.activation != "none":
+            op, attributes, domain = _ACTIVATION_NODES[shape.activation]
+            value = _elementwise(graph, op, [value], attributes, domain)
     return value
 
 

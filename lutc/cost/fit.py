@@ -13,7 +13,7 @@ Floats = npt.NDArray[np.float64]
 
 _OUTLIER = 0.1  # relative errors beyond this count linearly
 _START = 2.0  # exponent from which the search begins
-_SMALL = 1e-4  # least price at the beginning, as a share of the time it explains at most
+_SMALL = 1e-4  # least price, as a share of the time it explains at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,7 @@ def fit_price(samples: Sequence[Sample]) -> Price:
     problem = _Problem(shares, np.maximum(arrival, 1e-9))
     count = len(names)
     low = np.concatenate([np.zeros(count + 1), [1.0]])
-    high = np.concatenate([np.full(count, np.inf), [4.0, 16.0]])
+    high = np.concatenate([np.full(count, np.inf), [10.0, 16.0]])
     found = [
         least_squares(
             problem.errors, np.concatenate([np.maximum(start * part, _SMALL), [1.0, _START]]), problem.jacobian,
@@ -83,7 +83,7 @@ def fit_price(samples: Sequence[Sample]) -> Price:
         for part in (1.0, 0.7)
     ]  # fmt: skip
     best = min(found, key=lambda result: result.cost).x
-    prices = {name: float(x) for name, x in zip(names, best[:count] / scale, strict=True)}
+    prices = {name: float(x / unit) for name, x, unit in zip(names, best, scale, strict=False) if x > _SMALL}
     return Price(prices, float(best[count]), float(best[count + 1]))
 
 

@@ -10,16 +10,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy.optimize import nnls
 
 from lutc import _runtime
 from lutc.cost.chains import write_chain
 from lutc.cost.fit import Sample, fit_price
-from lutc.cost.grid import Chain, full_grid
+from lutc.cost.grid import Chain, full_grid, streaming_chain
 from lutc.cost.machine import cpu_name
 from lutc.cost.model import CostModel, is_shared
 from lutc.cost.shape import LayerShape
 from lutc.cost.terms import Work, works
 from lutc.errors import UsageError
+from lutc.fit.parallel import use_threads
 from lutc.forms import Form
 from lutc.progress import Progress
 from lutc.session import InferenceSession
@@ -27,7 +29,8 @@ from lutc.session import InferenceSession
 TARGETS = {"avx512": "x86-64-v4", "avx2": "x86-64-v3", "scalar": "scalar"}
 """The target whose layouts an ISA's kernels read."""
 
-_RATE_BYTES = tuple(1 << n for n in range(18, 29))
+_LOOP_BYTES = (128 << 10, 256 << 10, 512 << 10)
+_CHAIN_BYTES = tuple(n << 20 for n in (2, 4, 8, 12, 16, 24, 32, 48, 96))
 _BATCH = 8  # chains that take turns
 _ROUNDS = 3
 _LEAST_RUNS, _MOST_RUNS = 4, 12
@@ -53,46 +56,76 @@ class Timing:
     seconds: float
 
 
-def measure(isa: str, progress: Progress | None = None, grid: Sequence[Chain] | None = None) -> CostModel:
+def measure(
+    isa: str,
+    progress: Progress | None = None,
+    grid: Sequence[Chain] | None = None,
+    rates: Sequence[tuple[float, float]] | None = None,
+) -> CostModel:
     """Measures the kernels of an ISA on this machine, a few minutes for the full grid.
 
     Args:
         isa: "scalar", "avx2" or "avx512".
         progress: Receives progress.
         grid: What to measure; all that forms depend on by default.
+        rates: As `reading_rates` returns them; measured by default.
 
     Raises:
         UsageError: This CPU does not have the ISA.
     """
     if isa not in _runtime.available_isas():
         raise UsageError(f"this CPU has no {isa}; it can measure {', '.join(_runtime.available_isas())}")
-    rates = reading_rates(isa)
+    rates = reading_rates(isa) if rates is None else rates
     timings = run_grid(isa, full_grid(isa) if grid is None else grid, progress)
-    return fit_model(isa, rates, timings)
+    with use_threads(1):  # small problems: several threads of BLAS would only wait for each other
+        return fit_model(isa, rates, timings)
 
 
 def reading_rates(isa: str) -> list[tuple[float, float]]:
-    """(bytes, bytes per second) of reading buffers of rising size; rates never rise with the size."""
-    rates = [_runtime.peaks(isa, size, size) for size in _RATE_BYTES]
-    best = [max(found["cache_bytes"], found["memory_bytes"]) for found in rates]
-    falling = np.maximum.accumulate(np.array(best)[::-1])[::-1]
-    return [(float(size), float(rate)) for size, rate in zip(_RATE_BYTES, falling, strict=True)]
+    """(bytes, bytes per second): how fast the constants of a model of that size can be read.
+
+    Within a level 2 cache, by a loop that reads; beyond, by kernels that do little else, so that page walks and what
+    other programs take of a shared cache count, too.
+    """
+    found = {float(size): _runtime.peaks(isa, size, size)["cache_bytes"] for size in _LOOP_BYTES}
+    if isa == "scalar":  # whose kernels take longer than any memory
+        found |= {float(size): _runtime.peaks(isa, size, size)["cache_bytes"] for size in _CHAIN_BYTES}
+    else:
+        found |= _streaming_rates(isa)
+    sizes = sorted(found)
+    falling = np.minimum.accumulate([found[size] for size in sizes])
+    return [(size, float(rate)) for size, rate in zip(sizes, falling, strict=True)]
+
+
+def _streaming_rates(isa: str) -> dict[float, float]:
+    """Rates of reading by bytes in all: means over two kernels."""
+    rates: dict[float, list[float]] = {}
+    for form, rows in (("int8", 1), ("plain-v8", 16)):
+        grid = [streaming_chain(form, rows, size) for size in _CHAIN_BYTES]
+        for size, timings in zip(_CHAIN_BYTES, _by_chain(isa, grid), strict=True):
+            main = [timing for timing in timings if timing.work.part == "main"]
+            read = sum(timing.work.constant_bytes for timing in main)
+            rates.setdefault(float(size), []).append(read / sum(timing.seconds for timing in main))
+    return {size: float(np.exp(np.mean(np.log(found)))) for size, found in rates.items()}
 
 
 def run_grid(isa: str, grid: Sequence[Chain], progress: Progress | None = None) -> list[Timing]:
     """The least time of every step of every chain."""
-    timings: list[Timing] = []
+    return [timing for timings in _by_chain(isa, grid, progress) for timing in timings]
+
+
+def _by_chain(isa: str, grid: Sequence[Chain], progress: Progress | None = None) -> list[list[Timing]]:
+    found: list[list[Timing]] = []
     with tempfile.TemporaryDirectory(prefix="lutc-cost-") as folder:
         for first in range(0, len(grid), _BATCH):
             runs = [_ChainRun(isa, chain, Path(folder)) for chain in grid[first : first + _BATCH]]
             for _ in range(_ROUNDS):
                 for run in runs:
                     run.visit()
-            for run in runs:
-                timings += run.timings()
+            found += [list(run.timings()) for run in runs]
             if progress is not None:
-                progress(f"measure {isa}", min(first + _BATCH, len(grid)), len(grid))
-    return timings
+                progress(f"measure {isa}", len(found), len(grid))
+    return found
 
 
 class _ChainRun:
@@ -143,16 +176,24 @@ def fit_model(isa: str, rates: Sequence[tuple[float, float]], timings: Sequence[
     plain = [timing for timing in timings if not any(is_shared(name) for name in timing.work.terms)]
     families: dict[str, list[Sample]] = {}
     for timing in plain:
+        amounts = model.amounts(timing.work, timing.constant_bytes)
         arrival = model.arrival(timing.work, timing.constant_bytes)
-        families.setdefault(timing.work.family, []).append(Sample(timing.work.terms, arrival, timing.seconds))
+        families.setdefault(timing.work.family, []).append(Sample(amounts, arrival, timing.seconds))
     prices = {family: fit_price(samples) for family, samples in families.items()}
     model = dataclasses.replace(model, prices=prices)
-    shared: dict[str, list[float]] = {}
-    for timing in timings:
-        extra = [name for name in timing.work.terms if is_shared(name)]
-        if len(extra) == 1 and timing.work.family in prices:
-            base = model.step_seconds(timing.work, constant_bytes=timing.constant_bytes)
-            shared.setdefault(extra[0], []).append((timing.seconds - base) / timing.work.terms[extra[0]])
-    model = dataclasses.replace(model, shared={name: max(float(np.median(x)), 0.0) for name, x in shared.items()})
+    model = dataclasses.replace(model, shared=_shared(model, timings))
     errors = [abs(model.step_seconds(t.work, constant_bytes=t.constant_bytes) / t.seconds - 1) for t in timings]
     return dataclasses.replace(model, error=float(np.median(errors)) if errors else 0.0)
+
+
+def _shared(model: CostModel, timings: Sequence[Timing]) -> dict[str, float]:
+    """Prices of activations and residuals: what the steps that have one take beyond the model's prediction."""
+    having = [t for t in timings if t.work.family in model.prices and any(is_shared(name) for name in t.work.terms)]
+    names = sorted({name for timing in having for name in timing.work.terms if is_shared(name)})
+    if not names:
+        return {}
+    seconds = np.array([timing.seconds for timing in having])
+    base = np.array([model.step_seconds(t.work, constant_bytes=t.constant_bytes) for t in having])
+    amounts = np.array([[timing.work.terms.get(name, 0.0) for name in names] for timing in having])
+    prices, _ = nnls(amounts / seconds[:, None], np.maximum(1 - base / seconds, 0.0))
+    return dict(zip(names, map(float, prices), strict=True))

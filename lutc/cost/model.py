@@ -98,7 +98,20 @@ class CostModel:
             UsageError: The model knows no price for it.
         """
         extra = sum(self.shared.get(name, 0.0) * amount for name, amount in work.terms.items())
-        return self._price(work.family).seconds(work.terms, self.arrival(work, constant_bytes)) + extra
+        amounts = self.amounts(work, constant_bytes)
+        return self._price(work.family).seconds(amounts, self.arrival(work, constant_bytes)) + extra
+
+    def amounts(self, work: Work, constant_bytes: float) -> dict[str, float]:
+        """Terms of a step, and those that depend on where the constants of the whole model are.
+
+        Between two runs of a step they push its outputs' lines out of the cache ("stores", seconds of reading as many
+        bytes), and every call of an inner loop meets the first bytes of its part unprepared ("stalls").
+        """
+        rate = self._rate(constant_bytes)
+        amounts = {**work.terms, "stores": work.output_bytes / rate}
+        if "calls" in work.terms:
+            amounts["stalls"] = work.terms["calls"] / rate
+        return amounts
 
     def constant_bytes(self, shape: LayerShape, form: Form) -> float:
         """Weights, tables and codebooks that a layer adds to the constants of a model."""

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from lutc.cost.shape import LayerShape
 from lutc.forms import LayerChoice
 from lutc.fuse import fuse
+from lutc.plan import Plan
 from lutc.session import InferenceSession
 from lutc.synthetic import synthesise
 from lutc.write import write_artifact
@@ -66,23 +67,44 @@ def layer_shapes(
         node.name = names.get(str(node.outputs[0].name), node.name)
     with tempfile.TemporaryDirectory(prefix="lutc-shapes-") as folder:
         path = Path(folder) / "dense.lut"
-        write_artifact(fuse(copy), path, target="scalar", report={})  # without tables targets do not differ
+        plan = fuse(copy)
+        write_artifact(plan, path, target="scalar", report={})  # without tables targets do not differ
         session = InferenceSession(path, threads=1, isa=isa)
         if feeds is None:
             feeds = synthesise(session.get_inputs(), shapes)
         steps = _watch(session, feeds)
     attributes = {step["name"]: step.get("attrs", {}) for step in json.loads(session.metadata("lutc.plan"))["steps"]}
+    open_rows = {
+        step.name
+        for step in plan.steps
+        if not all(isinstance(dim, int) for dim in (plan.values[step.outputs[0]].shape or (None,))[:-1])
+    }
+    after_conv = _after_convolutions(plan)
     layers: dict[str, LayerShape] = {}
     rest_seconds, rest_bytes = 0.0, 0
     for step in steps:
         name = str(step["name"])
         if name.startswith(_PREFIX) and step["op"] in _READERS:
             shape = _READERS[step["op"]](attributes[name], step["inputs"], step["outputs"])
+            if shape.kind == "linear" and name in open_rows:
+                shape = dataclasses.replace(shape, open_rows=True)
+            if shape.kind == "conv" and name in after_conv:
+                shape = dataclasses.replace(shape, follows_conv=True)
             layers[choices[int(name.removeprefix(_PREFIX))].name] = shape
         else:
             rest_seconds += step["microseconds"] * 1e-6
             rest_bytes += sum(4 * math.prod(operand[1]) for operand in step["inputs"] if operand and operand[2])
     return ModelShapes(layers, rest_seconds, rest_bytes)
+
+
+def _after_convolutions(plan: Plan) -> set[str]:
+    """Names of the convolutions whose input is the output of another that is not depthwise."""
+    dense = {
+        step.outputs[0]
+        for step in plan.steps
+        if step.op == "conv" and (weight := plan.constant(step.inputs[1])) is not None and weight.shape[1] > 1
+    }
+    return {step.name for step in plan.steps if step.op == "conv" and step.inputs[0] in dense}
 
 
 def _watch(session: InferenceSession, feeds: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:

@@ -27,6 +27,9 @@ class LayerShape:
         heads: Of attention's queries.
         activation: What the step computes behind its sums, one of `ACTIVATIONS`.
         residual: Whether the step adds a tensor to its sums.
+        open_rows: Whether a linear layer's rows are left to the run: tables then are laid out for many.
+        follows_conv: Whether a convolution's input comes from another one that is not depthwise: in int8, it brings the
+            largest magnitude along.
     """
 
     kind: str
@@ -42,6 +45,8 @@ class LayerShape:
     heads: int = 1
     activation: str = "none"
     residual: bool = False
+    open_rows: bool = False
+    follows_conv: bool = False
 
     @classmethod
     def linear(cls, rows: int, D: int, N: int, *, activation: str = "none", residual: bool = False) -> LayerShape:

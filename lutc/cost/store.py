@@ -68,11 +68,15 @@ def shipped(isa: str) -> CostModel:
     Raises:
         UsageError: There is none for this ISA.
     """
-    target = next((target for target, of in ISAS.items() if of == isa), None)
-    file = resources.files("lutc.cost").joinpath("defaults", f"{target}.json")
+    file = resources.files("lutc.cost").joinpath("defaults", f"{shipped_target(isa)}.json")
     if not file.is_file():
         raise UsageError(f"lutc comes with no cost model of {isa}; measure one: lutc targets --measure --isa {isa}")
     return CostModel.from_json(file.read_text(encoding="utf-8"), "shipped")
+
+
+def shipped_target(isa: str) -> str:
+    """The target under whose name the model of an ISA is shipped."""
+    return next(target for target, of in ISAS.items() if of == isa)
 
 
 def save(model: CostModel) -> Path | None:
