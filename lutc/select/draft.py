@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from lutc.cost import CostModel, LayerShape
@@ -56,6 +56,11 @@ class Table:
         """Whether the user named the layer's form."""
         return len(self.points[name]) < 2
 
+    def alike(self, name: str) -> list[str]:
+        """The layers of this one's shape, itself among them."""
+        shape = self.shapes.get(name)
+        return [name] if shape is None else [other for other in self.points if self.shapes.get(other) == shape]
+
     def has_choice(self) -> bool:
         """Whether any layer has more than one candidate."""
         return any(len(points) > 1 for points in self.points.values())
@@ -68,7 +73,7 @@ class Table:
 
         return self._priced({name: pick(points) for name, points in self.points.items()})
 
-    def draft(self, target: float, reverted: Mapping[str, set[Form]]) -> Draft:
+    def draft(self, target: float, reverted: Mapping[str, Collection[Form]]) -> Draft:
         """The least predicted time whose layers' divergences sum up to at most `target`.
 
         Args:

@@ -20,8 +20,11 @@ from lutc.select.curves import ROWS
 from lutc.select.network import Network
 from lutc.select.samples import Samples, count
 
-_DRAFTS = 1.7
+_DRAFTS = 1.4
 """Whole fits that a search makes on average: later drafts fit again only what stands behind a change."""
+
+_POSITION = 0.65
+"""Work at a position of a convolution, as part of that of a row: its taps share pixels."""
 
 _PROBE = (1024, 192, 192)
 """Rows, features and outputs of the layer that is fitted to learn this machine's speed."""
@@ -117,16 +120,22 @@ def _probe() -> float:
 def _units(choice: LayerChoice, form: Form, rows: float, free: bool) -> float:
     """Work of a fit, in seconds of the machine on which the constants below were measured."""
     columns = lookups_columns(form, choice)
-    taps = 1
-    weight = choice.node.inputs[1]
-    if choice.kind == "conv" and weight is not None and weight.const_value is not None:
-        taps = int(np.prod(weight.const_value.numpy().shape[2:]))
+    taps = _taps(choice)
     codebooks = columns // form.entries // taps
     entries = columns if free and form.width > 3 and columns <= 3200 else 0
+    if choice.kind == "conv":
+        rows *= _POSITION
     units = _work(rows, choice.D * taps, choice.N, codebooks, form.width, form.entries, entries)
     if form.projection != "none":
         units += 6e-10 * choice.D**3 + 4e-11 * rows * choice.D * (choice.D + choice.N) + 0.4
     return units
+
+
+def _taps(choice: LayerChoice) -> int:
+    weight = choice.node.inputs[1]
+    if choice.kind != "conv" or weight is None or weight.const_value is None:
+        return 1
+    return int(np.prod(weight.const_value.numpy().shape[2:]))
 
 
 def _work(rows: float, features: int, outputs: int, codebooks: int, width: int, entries: int, free: int) -> float:
@@ -145,7 +154,7 @@ def _solve(rows: float, regressors: int, outputs: int, solves: int) -> float:
 
 def _fit_bytes(choice: LayerChoice, form: Form, rows: float) -> float:
     columns = min(lookups_columns(form, choice), 3200)
-    return 8.0 * 4 * columns**2 + rows * 4 * (3 * choice.D + 2 * choice.N)
+    return 8.0 * 4 * columns**2 + rows * 4 * (4 * choice.D * _taps(choice) + 2 * choice.N)
 
 
 def resident() -> float:

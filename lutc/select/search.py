@@ -11,6 +11,7 @@ from lutc.build import Built
 from lutc.forms import FP32, INT8, Form, LayerChoice
 from lutc.progress import Progress
 from lutc.select.budget import Budget
+from lutc.select.curves import Point
 from lutc.select.draft import Draft, Table
 from lutc.select.meter import Meter
 from lutc.session import InferenceSession
@@ -23,6 +24,9 @@ _SLOWER = 1.1
 
 _WHOLE = 1.02
 """An artifact has clearly lost where it takes this many times what all-int8 takes."""
+
+_SECOND_TRIES = 2
+"""Drafts that are built in place of such as lost time somewhere."""
 
 _SPENT = 0.75
 """A budget of which this share is spent is spent."""
@@ -44,6 +48,7 @@ class Trial:
         name: For people: "all int8", "draft 1" ...
         forms: By layer name.
         choices: What it was built from.
+        points: What is known of each layer's form.
         built: The file, and rows of the report.
         predicted: Seconds of all layers.
         expected: Sum of the layers' divergences.
@@ -56,6 +61,7 @@ class Trial:
     name: str
     forms: dict[str, Form]
     choices: list[LayerChoice]
+    points: dict[str, Point]
     built: Built
     predicted: float
     expected: float
@@ -83,7 +89,8 @@ class Search:
         folder: For artifacts.
         progress: Receives a line for each.
         trials: Everything that was built.
-        reverted: Forms that were measured to lose time, by layer name.
+        reverted: Forms that were measured to lose time, by layer name, and how many seconds more than predicted each
+            takes.
     """
 
     table: Table
@@ -93,7 +100,7 @@ class Search:
     folder: Path
     progress: Progress
     trials: list[Trial] = dataclasses.field(default_factory=list)
-    reverted: dict[str, set[Form]] = dataclasses.field(default_factory=dict)
+    reverted: dict[str, dict[Form, float]] = dataclasses.field(default_factory=dict)
 
     def run(self) -> Trial:
         """The fastest artifact that keeps the budget; where none does, the most accurate one."""
@@ -109,12 +116,14 @@ class Search:
 
     def _drafts(self) -> None:
         target = self.budget.first_target()
-        for number in range(DRAFTS[self.budget.metric]):
+        built = lost = 0
+        while built < DRAFTS[self.budget.metric] + min(lost, _SECOND_TRIES):
             draft = self.table.draft(target, self.reverted)
             known = self._known(draft)
-            trial = known or self._trial(f"draft {number + 1}", draft)
-            lost = False if known else self._revert(trial)
-            if lost:
+            trial = known or self._trial(f"draft {built + 1}", draft)
+            built += 1
+            if known is None and self._revert(trial):
+                lost += 1
                 continue
             loss = trial.loss(self.budget)
             if self.budget.holds(loss) and loss >= _SPENT * self.budget.limit:
@@ -123,7 +132,7 @@ class Search:
             following = self.table.draft(target, self.reverted)
             if self._known(following):
                 return
-            if self.budget.holds(loss) and following.seconds > _WORTH * self._best().predicted:
+            if self.budget.holds(loss) and following.seconds > _WORTH * self._expected_seconds(self._best()):
                 return
 
     def _known(self, draft: Draft) -> Trial | None:
@@ -157,6 +166,7 @@ class Search:
             name,
             draft.forms,
             choices,
+            draft.points,
             built,
             draft.seconds,
             draft.divergence,
@@ -189,32 +199,33 @@ class Search:
         }
 
     def _revert(self, trial: Trial) -> bool:
-        """Takes forms that were clearly slower than int8 off the table; whether there were any."""
-        int8 = self.trials[0].layers
-        slow = [
-            name
-            for name, form in trial.forms.items()
-            if not form.dense
-            and not self.table.is_fixed(name)
-            and trial.layers.get(name, 0.0) > _SLOWER * int8.get(name, math.inf)
-        ]
-        for name in slow:
-            self.reverted.setdefault(name, set()).add(trial.forms[name])
+        """Takes forms that were clearly slower than int8 off the table, in all layers alike; whether there were any."""
+        int8 = self.trials[0]
+        found = False
+        for name, form in trial.forms.items():
+            dense = int8.layers.get(name, math.inf)
+            if form.dense or self.table.is_fixed(name) or trial.layers.get(name, 0.0) <= _SLOWER * dense:
+                continue
+            found = True
             self.progress.note(
-                f"select: {name}: {trial.forms[name]} took {trial.layers[name] * 1e6:.0f} us, int8 "
-                f"{int8[name] * 1e6:.0f} us: reverted"
+                f"select: {name}: {form} took {trial.layers[name] * 1e6:.0f} us, int8 {dense * 1e6:.0f} us: reverted"
             )
-        return bool(slow)
+            more = trial.layers[name] / dense * int8.points[name].seconds - trial.points[name].seconds
+            for twin in self.table.alike(name):
+                self.reverted.setdefault(twin, {}).setdefault(form, max(more, 0.0))
+        return found
 
     def _best(self) -> Trial:
         kept = [trial for trial in self.trials if self.budget.holds(trial.loss(self.budget))]
         if not kept:
             return min(self.trials, key=lambda trial: (_number(trial.loss(self.budget)), trial.predicted))
         dense = [trial for trial in kept if trial in self.trials[:2]]
-        for trial in sorted(kept, key=lambda trial: trial.predicted):
-            if not any(_clearly_slower(trial, other) for other in dense):
-                return trial
-        return min(kept, key=lambda trial: trial.predicted)
+        kept.sort(key=self._expected_seconds)
+        return next((trial for trial in kept if not any(_clearly_slower(trial, other) for other in dense)), kept[0])
+
+    def _expected_seconds(self, trial: Trial) -> float:
+        """Predicted time, corrected where a measurement has clearly contradicted it."""
+        return trial.predicted + sum(self.reverted.get(name, {}).get(form, 0.0) for name, form in trial.forms.items())
 
     def _line(self, trial: Trial) -> str:
         parts = [f"select: {trial.name}: {self.table.summary(trial.forms)}; divergence {trial.divergence:.4g}"]

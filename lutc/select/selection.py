@@ -135,7 +135,7 @@ def select(
 
     def build(choices: Sequence[LayerChoice], path: Path, rows: Mapping[str, Mapping[str, object]]) -> Built:
         saved = path.with_suffix(".onnx") if save_onnx else None
-        return builder.build(choices, final, path, report=report, rows=rows, save_onnx=saved, budget=1 << 62)
+        return builder.build(choices, final, path, report=report, rows=rows, save_onnx=saved)
 
     search = Search(table, budget, meter, build, folder, progress)
     best = search.run()

@@ -1,0 +1,131 @@
+"""The search against a made-up machine whose measurements differ from what was predicted."""
+
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from lutc.build import Built
+from lutc.cost import LayerShape
+from lutc.forms import FP32, INT8, Form, LayerChoice
+from lutc.progress import Progress
+from lutc.select.budget import Budget
+from lutc.select.curves import Point
+from lutc.select.draft import Table
+from lutc.select.search import Search
+
+V3, V4, V8 = map(Form.parse, ("gain-v3", "gain-v4", "gain-v8"))
+MICROSECONDS = {FP32: 400, INT8: 100, V3: 70, V4: 50, V8: 30}
+DIVERGENCE = {FP32: 0.0, INT8: 1e-4, V3: 0.004, V4: 0.012, V8: 0.04}
+LAYERS = [f"layer{i}" for i in range(6)]
+
+
+class Prices:
+    """A cost model of layers that are all alike."""
+
+    def seconds(self, shape, form, *, constant_bytes):
+        return MICROSECONDS[form] * 1e-6
+
+
+@dataclasses.dataclass
+class Machine:
+    """Measures artifacts, which are nothing but their forms.
+
+    Attributes:
+        ratio: Measured over summed divergence.
+        slow: Measured over predicted time, by form.
+    """
+
+    ratio: float = 1.0
+    slow: dict = dataclasses.field(default_factory=dict)
+    isa: str | None = "avx512"
+    score_per_divergence: float | None = None
+    built: list = dataclasses.field(default_factory=list)
+
+    def build(self, choices, path, rows):
+        forms = {choice.name: choice.form for choice in choices}
+        self.built.append(forms)
+        return Built(Path(str(len(self.built) - 1)), 1, [])
+
+    def open(self, path):
+        return self.built[int(str(path))]
+
+    def divergence(self, forms):
+        return self.ratio * sum(DIVERGENCE[form] for form in forms.values())
+
+    def drop(self, forms):
+        return None if self.score_per_divergence is None else self.score_per_divergence * self.divergence(forms)
+
+    def _layer(self, form):
+        return MICROSECONDS[form] * 1e-6 * self.slow.get(form, 1.0)
+
+    def seconds(self, sessions):
+        return {name: sum(map(self._layer, forms.values())) for name, forms in sessions.items()}
+
+    def layer_seconds(self, sessions, choices):
+        return {name: {k: self._layer(form) for k, form in forms.items()} for name, forms in sessions.items()}
+
+
+def searched(machine, limit, metric="divergence", fixed=None):
+    layers = [
+        LayerChoice(name, SimpleNamespace(), "linear", 64, 64, INT8, "", name in (fixed or {})) for name in LAYERS
+    ]
+    points = {
+        name: [
+            Point(form, MICROSECONDS[form] * 1e-6, 1000, 0.0, DIVERGENCE[form])
+            for form in ([fixed[name]] if fixed and name in fixed else MICROSECONDS)
+        ]
+        for name in LAYERS
+    }
+    table = Table(layers, points, dict.fromkeys(LAYERS, LayerShape.linear(8, 64, 64)), Prices(), 0.0)
+    budget = Budget(metric, limit, "test")
+    search = Search(table, budget, machine, machine.build, Path("."), Progress())
+    return search, search.run()
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.7, 1.0, 1.8, 4.0])
+def test_a_divergence_is_kept_and_mostly_spent(ratio):
+    search, best = searched(Machine(ratio), 0.1)
+    assert 0.5 * 0.1 <= best.divergence <= 0.1
+    assert best.predicted < 0.75 * search.trials[0].predicted and len(search.trials) <= 5
+
+
+@pytest.mark.parametrize("slope", [0.05, 0.4, 3.0])
+def test_a_drop_is_kept_and_used(slope):
+    search, best = searched(Machine(1.3, score_per_divergence=slope), 0.02, "score")
+    assert best.drop <= 0.02 and best.predicted < search.trials[0].predicted
+    assert len(search.trials) <= 8
+
+
+def test_a_form_that_loses_time_is_reverted_and_its_budget_spent_elsewhere():
+    search, best = searched(Machine(slow={V8: 5.0}), 0.15)
+    assert V8 not in best.forms.values() and V4 in best.forms.values()
+    assert all(V8 in forms for forms in search.reverted.values()) and search.reverted
+    assert best.seconds < search.trials[0].seconds
+
+
+def test_all_int8_is_kept_where_everything_else_measures_slower():
+    search, best = searched(Machine(slow={V3: 1.6, V4: 2.3, V8: 4.0}), 0.1)
+    assert set(best.forms.values()) == {INT8} and best is search.trials[0]
+
+
+def test_fp32_is_kept_where_int8_loses_too_much():
+    _, best = searched(Machine(), 5e-5)
+    assert set(best.forms.values()) == {FP32}
+
+
+def test_a_part_stays_fp32_where_not_all_can_be_int8():
+    _, best = searched(Machine(), 3.5e-4)
+    assert sorted(map(str, best.forms.values())) == ["fp32"] * 3 + ["int8"] * 3
+
+
+def test_what_cannot_be_kept_is_the_most_accurate():
+    search, best = searched(Machine(), 0.03, fixed={"layer2": V8})
+    assert best.divergence > 0.03 and best.divergence == min(trial.divergence for trial in search.trials)
+    assert best.forms["layer2"] == V8 and not search.budget.holds(best.loss(search.budget))
+
+
+def test_without_a_machine_predictions_decide():
+    search, best = searched(Machine(isa=None, slow={V8: 50.0}), 0.3)
+    assert best.seconds is None and not search.reverted and best.predicted == min(t.predicted for t in search.trials)
