@@ -109,13 +109,16 @@ def _loss_tiles(shown: View) -> list[str]:
         reference, compiled = shown.score["reference"], shown.score["compiled"]
         note = f"from {number(reference, 4)} to {number(compiled, 4)}"
         drop = shown.score["drop"]
+        allowed = f"; allowed: {number(shown.limit)}" if shown.limit is not None and "score" in shown.loss_name else ""
         if drop <= 0:
-            return [_tile("score", "kept", note, "good")]
+            return [_tile("score", "kept", note + allowed, "good")]
         share = f" ({number(100 * drop / abs(reference), 2)}\u202f%)" if reference else ""
-        return [_tile("drop of the score", number(drop), note + share)]
+        return [_tile("drop of the score", number(drop), note + share + allowed)]
     if shown.chosen:
         note = "squared error over variance, on samples held out"
-        return [_tile("divergence of the outputs", number(shown.chosen.loss), note)]
+        if shown.limit is not None:
+            note += f"; allowed: {number(shown.limit)}"
+        return [_tile(text(shown.loss_name), number(shown.chosen.loss), note)]
     errors = [layer.error for layer in shown.layers if layer.family == "lookup" and layer.error is not None]
     if not errors:
         return []
@@ -143,9 +146,8 @@ def _curve(shown: View) -> str:
         f"{len(shown.points)} ways to compile this model were weighed; no other beats the {best} on the line in both "
         f"time and loss. Time of one inference on one thread{where}."
     )
-    rows = [
-        element("tr", "".join(element("th", name) for name in ("model", "time", text(shown.loss_name), "", "forms")))
-    ]
+    head = "".join(element("th", name) for name in ("model", "time", text(shown.loss_name), ""))
+    rows = [element("tr", head + element("th", "forms", class_="words"))]
     for point in shown.points:
         kind = "this artifact" if point.chosen else "measured" if point.measured else "predicted"
         cells = (text(point.name) or "\u2013", duration(point.us), number(point.loss), kind)

@@ -90,6 +90,7 @@ table{border-collapse:collapse;margin:.5rem 0;font-size:.85rem;min-width:min(100
 th,td{padding:.25rem .8rem .25rem 0;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 th{font-weight:500;color:var(--soft)}
 th:first-child,td:first-child{text-align:left}
+th.words{text-align:left}
 td.words{white-space:normal;text-align:left;min-width:12rem}
 tr.chosen td{font-weight:650;color:var(--accent)}
 dl.facts{display:grid;grid-template-columns:minmax(7rem,max-content) 1fr;gap:.3rem 1.4rem;margin:.6rem 0}
