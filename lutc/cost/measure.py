@@ -19,15 +19,13 @@ from lutc.cost.grid import Chain, full_grid, streaming_chain
 from lutc.cost.machine import cpu_name
 from lutc.cost.model import CostModel, is_shared
 from lutc.cost.shape import LayerShape
+from lutc.cost.store import shipped_target
 from lutc.cost.terms import Work, works
 from lutc.errors import UsageError
 from lutc.fit.parallel import use_threads
 from lutc.forms import Form
 from lutc.progress import Progress
 from lutc.session import InferenceSession
-
-TARGETS = {"avx512": "x86-64-v4", "avx2": "x86-64-v3", "scalar": "scalar"}
-"""The target whose layouts an ISA's kernels read."""
 
 _LOOP_BYTES = (128 << 10, 256 << 10, 512 << 10)
 _CHAIN_BYTES = tuple(n << 20 for n in (2, 4, 8, 12, 16, 24, 32, 48, 96))
@@ -75,13 +73,13 @@ def measure(
     """
     if isa not in _runtime.available_isas():
         raise UsageError(f"this CPU has no {isa}; it can measure {', '.join(_runtime.available_isas())}")
-    rates = reading_rates(isa) if rates is None else rates
+    rates = reading_rates(isa, progress) if rates is None else rates
     timings = run_grid(isa, full_grid(isa) if grid is None else grid, progress)
     with use_threads(1):  # small problems: several threads of BLAS would only wait for each other
         return fit_model(isa, rates, timings)
 
 
-def reading_rates(isa: str) -> list[tuple[float, float]]:
+def reading_rates(isa: str, progress: Progress | None = None) -> list[tuple[float, float]]:
     """(bytes, bytes per second): how fast the constants of a model of that size can be read.
 
     Within a level 2 cache, by a loop that reads; beyond, by kernels that do little else, so that page walks and what
@@ -91,30 +89,30 @@ def reading_rates(isa: str) -> list[tuple[float, float]]:
     if isa == "scalar":  # whose kernels take longer than any memory
         found |= {float(size): _runtime.peaks(isa, size, size)["cache_bytes"] for size in _CHAIN_BYTES}
     else:
-        found |= _streaming_rates(isa)
+        found |= _streaming_rates(isa, progress)
     sizes = sorted(found)
     falling = np.minimum.accumulate([found[size] for size in sizes])
     return [(size, float(rate)) for size, rate in zip(sizes, falling, strict=True)]
 
 
-def _streaming_rates(isa: str) -> dict[float, float]:
+def _streaming_rates(isa: str, progress: Progress | None) -> dict[float, float]:
     """Rates of reading by bytes in all: means over two kernels."""
     rates: dict[float, list[float]] = {}
-    for form, rows in (("int8", 1), ("plain-v8", 16)):
-        grid = [streaming_chain(form, rows, size) for size in _CHAIN_BYTES]
-        for size, timings in zip(_CHAIN_BYTES, _by_chain(isa, grid), strict=True):
-            main = [timing for timing in timings if timing.work.part == "main"]
-            read = sum(timing.work.constant_bytes for timing in main)
-            rates.setdefault(float(size), []).append(read / sum(timing.seconds for timing in main))
+    cases = [(size, form, rows) for size in _CHAIN_BYTES for form, rows in (("int8", 1), ("plain-v8", 16))]
+    grid = [streaming_chain(form, rows, size) for size, form, rows in cases]
+    for (size, _, _), timings in zip(cases, _by_chain(isa, grid, f"memory {isa}", progress), strict=True):
+        main = [timing for timing in timings if timing.work.part == "main"]
+        read = sum(timing.work.constant_bytes for timing in main)
+        rates.setdefault(float(size), []).append(read / sum(timing.seconds for timing in main))
     return {size: float(np.exp(np.mean(np.log(found)))) for size, found in rates.items()}
 
 
 def run_grid(isa: str, grid: Sequence[Chain], progress: Progress | None = None) -> list[Timing]:
     """The least time of every step of every chain."""
-    return [timing for timings in _by_chain(isa, grid, progress) for timing in timings]
+    return [timing for timings in _by_chain(isa, grid, f"measure {isa}", progress) for timing in timings]
 
 
-def _by_chain(isa: str, grid: Sequence[Chain], progress: Progress | None = None) -> list[list[Timing]]:
+def _by_chain(isa: str, grid: Sequence[Chain], stage: str, progress: Progress | None) -> list[list[Timing]]:
     found: list[list[Timing]] = []
     with tempfile.TemporaryDirectory(prefix="lutc-cost-") as folder:
         for first in range(0, len(grid), _BATCH):
@@ -124,7 +122,7 @@ def _by_chain(isa: str, grid: Sequence[Chain], progress: Progress | None = None)
                     run.visit()
             found += [list(run.timings()) for run in runs]
             if progress is not None:
-                progress(f"measure {isa}", len(found), len(grid))
+                progress(stage, len(found), len(grid))
     return found
 
 
@@ -134,7 +132,7 @@ class _ChainRun:
     def __init__(self, isa: str, chain: Chain, folder: Path) -> None:
         self._isa, self._chain = isa, chain
         path = folder / "chain.lut"
-        _, self._bytes = write_chain(path, chain.layers, TARGETS[isa], open_rows=len(chain.rows) > 1)
+        _, self._bytes = write_chain(path, chain.layers, shipped_target(isa), open_rows=len(chain.rows) > 1)
         self._session = InferenceSession(path, threads=1, isa=isa)
         os.unlink(path)  # the mapping stays
         self._least: dict[int, dict[tuple[str, str], float]] = {}

@@ -17,6 +17,7 @@ from lutc.cost.shape import LayerShape
 from lutc.forms import LayerChoice
 from lutc.fuse import fuse
 from lutc.plan import Plan
+from lutc.roofline import constant_bytes
 from lutc.session import InferenceSession
 from lutc.synthetic import synthesise
 from lutc.write import write_artifact
@@ -32,7 +33,7 @@ class ModelShapes:
     Attributes:
         layers: Shape by layer name; a layer that the compiler folds away, or that no run executes, is missing.
         rest_seconds: One thread's time for all other steps (normalisations, shuffles ...), whatever the forms.
-        rest_bytes: Constants of those.
+        rest_bytes: Constants that those read; of an embedding, the rows looked up.
     """
 
     layers: Mapping[str, LayerShape]
@@ -93,7 +94,7 @@ def layer_shapes(
             layers[choices[int(name.removeprefix(_PREFIX))].name] = shape
         else:
             rest_seconds += step["microseconds"] * 1e-6
-            rest_bytes += sum(4 * math.prod(operand[1]) for operand in step["inputs"] if operand and operand[2])
+            rest_bytes += constant_bytes([step])
     return ModelShapes(layers, rest_seconds, rest_bytes)
 
 
