@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -116,7 +117,8 @@ def command(
     except BudgetMissedError as error:
         report = getattr(error, "report", None)
         if report is not None:
-            out.print(layer_table(worst_first(report["layers"])))
+            worst = worst_first(report["layers"])
+            out.print(selection_table(worst) if "selection" in report else layer_table(worst))
             write_report(report, output or model.with_suffix(".lut"), str(error))
         raise
     report = result.report
@@ -126,7 +128,7 @@ def command(
             table("Nothing was fitted or written (--dry-run).", ["layer", "op", "form", "why", ">fp32 size"], rows)
         )
     else:
-        out.print(layer_table(report["layers"]))
+        out.print(selection_table(report["layers"]) if "selection" in report else layer_table(report["layers"]))
         if "learn" in report:
             r = report["learn"]
             kept = "" if r["kept"] else " (not better: the fit is kept)"
@@ -139,3 +141,27 @@ def command(
             write_report(report, result.path)
     if json:
         emit({"output": None if result.path is None else str(result.path), **report})
+
+
+def selection_table(layers: Sequence[Mapping[str, Any]]) -> Any:
+    """The layers of a selection: what each takes, what it costs, and why it has its form."""
+
+    def number(value: float | None, digits: str) -> str:
+        return "" if value is None else format(value, digits)
+
+    rows = [
+        [
+            layer["name"],
+            layer["form"],
+            number(layer.get("us_predicted"), ".1f"),
+            number(layer.get("us"), ".1f"),
+            number(layer.get("us_int8"), ".1f"),
+            megabytes(layer.get("bytes") or 0),
+            number(layer.get("error"), ".4f"),
+            number(layer.get("divergence"), ".5f"),
+            layer["why"],
+        ]
+        for layer in layers
+    ]
+    columns = ["layer", "form", ">us predicted", ">measured", ">as int8", ">size", ">error", ">divergence", "why"]
+    return table("", columns, rows)

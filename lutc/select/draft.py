@@ -141,7 +141,8 @@ class Table:
         return with_attention(made) if self.integer_attention else made
 
     def _why(self, name: str, point: Point, int8: Point, total: float) -> str:
-        share = f"{100 * point.divergence / total:.2g} % of the divergence"
+        percent = 100 * point.divergence / total
+        share = f"{percent:.0f} % of the divergence" if percent >= 10 else f"{percent:.1g} % of the divergence"
         if point.form == int8.form:
             rivals = [rival for rival in self.points[name] if not rival.form.dense]
             return f"no lookups are faster; {share}" if not rivals else f"lookups would cost too much; {share}"
@@ -150,11 +151,16 @@ class Table:
         return f"{int8.seconds / point.seconds:.1f}x {int8.form}; {share}"
 
     def rows(self, draft: Draft) -> dict[str, dict[str, Any]]:
-        """More entries for the report's rows: predicted time and divergence."""
-        return {
-            name: {"us_predicted": round(point.seconds * 1e6, 2), "divergence": float(f"{point.divergence:.4g}")}
-            for name, point in draft.points.items()
-        }
+        """More entries for the report's rows: predicted time, divergence, and errors that no fit will tell."""
+        found: dict[str, dict[str, Any]] = {}
+        for name, point in draft.points.items():
+            found[name] = {
+                "us_predicted": round(point.seconds * 1e6, 2),
+                "divergence": float(f"{point.divergence:.4g}"),
+            }
+            if point.form.dense:
+                found[name]["error"] = float(f"{point.error:.4g}")
+        return found
 
     def summary(self, forms: Mapping[str, Form]) -> str:
         """How many layers have which form."""

@@ -13,9 +13,9 @@ import numpy as np
 from lutc.fit.linear import fit_linear
 from lutc.fit.model import MAX_ROWS
 from lutc.fit.parallel import use_threads
-from lutc.forms import Form, LayerChoice
+from lutc.forms import FP32, Form, LayerChoice
 from lutc.observe.inputs import Batch
-from lutc.select.candidates import Priced, lookups_columns
+from lutc.select.candidates import Priced, constant_bytes, lookups_columns
 from lutc.select.curves import ROWS
 from lutc.select.network import Network
 from lutc.select.samples import Samples, count
@@ -28,6 +28,9 @@ _POSITION = 0.65
 
 _PROBE = (1024, 192, 192)
 """Rows, features and outputs of the layer that is fitted to learn this machine's speed."""
+
+_COPIES = 3
+"""Copies of the weights: of ONNX Runtime's pieces, of the fit's, of the artifact in the making."""
 
 _LEARNING_ROWS, _POSITIONS = 8192, 40000
 
@@ -89,11 +92,12 @@ class Effort:
                 largest = max(largest, _fit_bytes(choice, form, min(total * per_sample[index], cap)))
         activations = 2 * sum(network.cost(batch) for batch in samples.final[:1]) / count(samples.final[0]) * total / 2
         run_all = run * total / max(sum(map(count, samples.judge)), 1)
+        weights = _COPIES * sum(constant_bytes(FP32, choice) for choice, _ in priced.values())
         return cls(
             candidates,
             sum(candidates.values()),
             _DRAFTS * (fits + 2 * run_all),
-            resident() + activations + largest,
+            resident() + activations + largest + weights,
         )
 
     def describe(self) -> str:
