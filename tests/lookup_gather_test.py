@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.lookup_test import ISAS, make_layer, reference_linear, run_linear
+from tests.lookup_test import ISAS, layer_with_gains, make_layer, reference_linear, run_linear
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -21,6 +21,19 @@ def test_widths(isa, gain_limit, n):
         expected = reference_linear(layer, x).astype(np.float32)
         for threads in (1, 2):
             assert np.array_equal(run_linear(isa, layer, x, "ckn", threads=threads), expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("limit", [1, 15, 31, 32, 33, 63, 127])
+def test_wide_sums_at_the_extremes(isa, limit):
+    """Gains and entries at their limits with one sign, and one gain above what the others leave room for."""
+    gains = np.full((3, 43), limit)
+    gains[1] = np.random.default_rng(limit).choice([-limit, limit], 43)
+    gains[2] = 32 if limit > 32 else limit
+    gains[2, [15, 23, 31]] = np.minimum(limit, [34, 35, 36])
+    layer, x = layer_with_gains(gains, 420, limit)
+    expected = reference_linear(layer, x).astype(np.float32)
+    assert np.array_equal(run_linear(isa, layer, x, "ckn"), expected)
 
 
 @pytest.mark.parametrize("isa", ISAS)

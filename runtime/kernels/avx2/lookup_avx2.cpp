@@ -22,8 +22,6 @@ constexpr int kColumns = 4;
 constexpr int kCell = 32;
 /// Codebooks whose bytes fit the 16-bit sums of the plain form.
 constexpr int64_t kPlainUnits = 128;
-/// Codebooks between a row that gather_columns() reads and one that it fetches.
-constexpr int64_t kAhead = 8;
 
 LUTC_INLINE __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 LUTC_INLINE void store(void* p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
@@ -42,18 +40,6 @@ LUTC_INLINE const uint8_t* prefetch(const uint8_t* p, int lines) {
 LUTC_INLINE __m256i load_halves(const uint8_t* p) {
   const __m256i low = _mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   return _mm256_inserti128_si256(low, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 32)), 1);
-}
-
-/// The sums of such rows to int32: acc = sums, or acc += sums.
-LUTC_INLINE void flush(int32_t* acc, __m256i sums, bool first) {
-  __m256i low = _mm256_cvtepi16_epi32(_mm256_castsi256_si128(sums)),
-          high = _mm256_cvtepi16_epi32(_mm256_extracti128_si256(sums, 1));
-  if (!first) {
-    low = _mm256_add_epi32(low, load(acc));
-    high = _mm256_add_epi32(high, load(acc + 16));
-  }
-  store(acc, low);
-  store(acc + 16, high);
 }
 
 /// Windows whose high bytes, -128 .. 127 each, fit a 16-bit sum.
@@ -485,82 +471,6 @@ void finish_planes(const FinishBlock& f) {
   }
 }
 
-/// 32 kV columns from n on, two codebooks a step: vpmaddubsw multiplies magnitudes of gains by entries with their
-/// signs. A 16-bit sum takes gains until 127 times their magnitudes would not fit it.
-template <bool kGain, int kV>
-void gather_columns(const GatherRow& r, int64_t n) {
-  constexpr int kBudget = 32767 / 127;
-  const auto entry = [&](int64_t c) {
-    return r.table + (c * r.entries + (r.codes[c] & (r.entries - 1))) * r.outputs + n;
-  };
-  int32_t* acc = r.acc + n;
-  __m256i sums[kV][2];  // columns 0-7 16-23, 8-15 24-31
-  for (int v = 0; v < kV; ++v) sums[v][0] = sums[v][1] = _mm256_setzero_si256();
-  int budget = kBudget;
-  bool first = true;
-  const auto flush_all = [&] {
-#pragma GCC unroll 4
-    for (int v = 0; v < kV; ++v) {
-      flush(acc + 32 * v, sums[v][0], first);
-      flush(acc + 32 * v + 8, sums[v][1], first);
-      sums[v][0] = sums[v][1] = _mm256_setzero_si256();
-    }
-    first = false;
-    budget = kBudget;
-  };
-  for (int64_t c = 0; c < r.codebooks; c += 2) {
-    const bool both = c + 1 < r.codebooks;
-    const int8_t *a = entry(c), *b = both ? entry(c + 1) : a;
-    const int gain_a = kGain ? r.gains[c] : 1, gain_b = !both ? 0 : kGain ? r.gains[c + 1] : 1;
-    const int size_a = gain_a < 0 ? -gain_a : gain_a, size_b = gain_b < 0 ? -gain_b : gain_b;
-    if (budget < size_a + size_b) flush_all();
-    budget -= size_a + size_b;
-    if (c + kAhead + 1 < r.codebooks) {
-      for (int64_t h = 0; h < 2; ++h) {
-        const char* p = reinterpret_cast<const char*>(entry(c + kAhead + h));
-        for (int i = 0; i < 32 * kV; i += 64) _mm_prefetch(p + i, _MM_HINT_T0);
-      }
-    }
-    const __m256i sizes = _mm256_set1_epi16(static_cast<int16_t>(size_a | size_b << 8));
-    const __m256i sign_a = _mm256_set1_epi8(static_cast<char>(gain_a)),
-                  sign_b = _mm256_set1_epi8(static_cast<char>(gain_b));
-#pragma GCC unroll 4
-    for (int v = 0; v < kV; ++v) {
-      __m256i x = load(a + 32 * v), y = load(b + 32 * v);
-      if constexpr (kGain) {
-        x = _mm256_sign_epi8(x, sign_a);
-        y = _mm256_sign_epi8(y, sign_b);
-      }
-      sums[v][0] = _mm256_add_epi16(sums[v][0], _mm256_maddubs_epi16(sizes, _mm256_unpacklo_epi8(x, y)));
-      sums[v][1] = _mm256_add_epi16(sums[v][1], _mm256_maddubs_epi16(sizes, _mm256_unpackhi_epi8(x, y)));
-    }
-  }
-  flush_all();
-}
-
-template <bool kGain>
-void gather(const GatherRow& r) {
-  int64_t n = 0;
-  for (; n + 128 <= r.columns; n += 128) gather_columns<kGain, 4>(r, n);
-  if (n + 64 <= r.columns) {
-    gather_columns<kGain, 2>(r, n);
-    n += 64;
-  }
-  if (n + 32 <= r.columns) {
-    gather_columns<kGain, 1>(r, n);
-    n += 32;
-  }
-  if (n < r.columns && r.columns >= 32) return gather_columns<kGain, 1>(r, r.columns - 32);  // some of them again
-  for (; n < r.columns; ++n) {
-    int32_t sum = 0;
-    for (int64_t c = 0; c < r.codebooks; ++c)
-      sum += (kGain ? r.gains[c] : 1) * r.table[(c * r.entries + (r.codes[c] & (r.entries - 1))) * r.outputs + n];
-    r.acc[n] = sum;
-  }
-}
-
-void gather_row(const GatherRow& r) { r.gains != nullptr ? gather<true>(r) : gather<false>(r); }
-
 }  // namespace
 
 /// So that interleaving codes of rows puts the rows in order (encode_avx2.cpp).
@@ -591,7 +501,7 @@ const LookupKernels kLookupAvx2 = {
     lookup,
     finish_rows,
     finish_planes,
-    gather_row,
+    gather_row_avx2,
     scale_columns,
     /*plane_lines=*/false,
     kRowPlaces,

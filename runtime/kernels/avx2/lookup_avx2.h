@@ -6,6 +6,7 @@
 namespace lutc::kernels {
 
 size_t encode_scratch_avx2(const EncodeView& view);
+void gather_row_avx2(const GatherRow& row);
 void encode_avx2(const EncodeView& view, const EncodeInput& input, uint8_t* panel, int64_t panel_bytes, void* scratch);
 
 namespace {
