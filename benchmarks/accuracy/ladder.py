@@ -24,7 +24,7 @@ class Rung:
 def rungs(case: Case, width: int, minutes: Sequence[float]) -> Iterator[Rung]:
     """The rungs at V = `width`, with each of these minutes of learning."""
     plain, gain = f"plain-v{width}", f"gain-v{width}"
-    paper = Method(plain, "k-means", ("--preset", plain, "--method", "lutnn", "--learn", "0"))
+    paper = Method(plain, "k-means", ("--preset", plain, "--method", "lutnn"))
     yield Rung("k-means", paper)
     for each in minutes:
         learned = Method(plain, "lutnn", ("--preset", plain, "--method", "lutnn", "--learn", f"{each:g}"), each)

@@ -185,11 +185,24 @@ def _keep(report: Mapping[str, Any], shown: View) -> str:
 
 def _made(shown: View, report: Mapping[str, Any], facts: Facts) -> str:
     choice = {"forms chosen by": shown.how, "tables laid out for": shown.target, "seed": report.get("seed")}
-    calibration = {**choice, **facts.calibration}
+    calibration = {**choice, **facts.calibration, "learning": _learned(report.get("learn"))}
     if facts.times:
         calibration["times measured at"] = f"{facts.times.shape}, one thread, CPU time"
     blocks = [_facts(calibration), _facts({**facts.machine, **facts.versions})]
     return element("div", "".join(f"<div>{block}</div>" for block in blocks if block), class_="columns")
+
+
+def _learned(found: object) -> str:
+    """What learning did, in words; empty where there was none."""
+    if not isinstance(found, Mapping):
+        return ""
+    values = {name: found.get(name) for name in ("minutes", "steps", "before", "after")}
+    if not all(isinstance(value, (int, float)) for value in values.values()):
+        return ""
+    shown = {name: number(float(str(value))) for name, value in values.items()}
+    kept = "" if found.get("kept") else "; not kept"
+    moved = f"divergence on samples held out {shown['before']} \u2192 {shown['after']}{kept}"
+    return f"{shown['minutes']} minutes, {values['steps']} steps: {moved}"
 
 
 def _facts(pairs: Mapping[str, object]) -> str:

@@ -154,6 +154,14 @@ def test_scores_decide_the_curve_where_points_have_them():
     assert [point.loss for point in shown.points] == [0.03, 0.02, 0.01, 0.0]
 
 
+def test_learning_is_told():
+    learned = {"minutes": 5, "steps": 1234, "before": 0.0512, "after": 0.0301, "kept": True}
+    assert "5 minutes, 1234 steps" in render(report(layer("a"), learn=learned), Facts("m.onnx"))
+    assert "0.0512 \u2192 0.0301" in render(report(layer("a"), learn=learned), Facts("m.onnx"))
+    assert "; not kept" in render(report(layer("a"), learn={**learned, "kept": False}), Facts("m.onnx"))
+    assert "learning" not in render(report(layer("a"), learn={"minutes": HOSTILE}), Facts("m.onnx"))
+
+
 def test_front():
     points = [
         Point(str(i), "", us, loss, True, False)
