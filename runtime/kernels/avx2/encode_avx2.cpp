@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "kernels/avx2/encode_codebook.h"
+#include "kernels/avx2/encode_row.h"
 #include "kernels/avx2/lookup_avx2.h"
 #include "kernels/avx2/transpose.h"
 
@@ -15,6 +16,8 @@ namespace lutc::kernels {
 namespace {
 
 constexpr int kRows = 32;
+/// Up to so many rows are encoded one by one.
+constexpr int64_t kSingleRows = 4;
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -344,6 +347,25 @@ void even_starts(uint8_t* starts, int64_t windows) {
   }
 }
 
+/// What is left to do for the windows of a panel. Convolutions gather those of pixels from many panels; a single row
+/// may be a pixel.
+void finish_windows(const EncodeView& e, bool of_rows, uint8_t* panel, const Scratch& s) {
+  // The slots, a vector or more a codebook, have been read.
+  const int64_t window = of_rows ? lengthen_windows(e, panel, s.slots) : window_units_avx2(e.gain_limit);
+  even_starts(panel, ((e.codebooks + 1) / 2 + window - 1) / window);
+}
+
+void encode_row_by_row(const EncodeView& e, const EncodeInput& in, uint8_t* panel, const Scratch& s) {
+  const int64_t units = (e.codebooks + 1) / 2, window = window_units_avx2(e.gain_limit);
+  const int64_t bytes = e.gain_limit > 0 ? (units + window - 1) / window * 64 + units * 128 : units * 64;
+  std::memset(panel, 0, static_cast<size_t>(bytes));
+  for (int64_t r = 0; r < in.rows; ++r) {
+    quantise_rows(in.x + r * in.row_stride, in.row_stride, 1, e.features, e.offset, e.inv_scale, s.rows, s.row_stride);
+    e.gain_limit > 0 ? score_row<true>(e, s.rows, r, panel) : score_row<false>(e, s.rows, r, panel);
+  }
+  if (e.gain_limit > 0) finish_windows(e, in.rows > 1, panel, s);
+}
+
 }  // namespace
 
 size_t encode_scratch_avx2(const EncodeView& e) {
@@ -354,6 +376,7 @@ size_t encode_scratch_avx2(const EncodeView& e) {
 void encode_avx2(const EncodeView& e, const EncodeInput& in, uint8_t* panel, int64_t, void* memory) {
   const Scratch s = carve(e, memory);
   const bool by_rows = in.feature_stride == 1;
+  if (by_rows && !e.projected && e.entries == 16 && in.rows <= kSingleRows) return encode_row_by_row(e, in, panel, s);
   __m256i mask[kVectors];
   for (int g = 0; g < kVectors; ++g) mask[g] = first_lanes(in.rows - 8 * g);
   const auto pixels = [&](int64_t f, int g) {
@@ -384,15 +407,8 @@ void encode_avx2(const EncodeView& e, const EncodeInput& in, uint8_t* panel, int
                       [&](int64_t f, int g) { return quantise_feature(pixels(f, g), e.offset, e.inv_scale, f); });
   }
   if (e.gain_limit == 0) return score<false, false>(e, s.slots, panel);
-  // Convolutions gather the windows of pixels from many panels; a single row may be a pixel.
-  int64_t window = window_units_avx2(e.gain_limit);
-  if (by_rows && in.rows > 1) {
-    score<true, true>(e, s.slots, panel);
-    window = lengthen_windows(e, panel, s.slots);  // the slots, a vector or more a codebook, are read
-  } else {
-    score<true, false>(e, s.slots, panel);
-  }
-  even_starts(panel, ((e.codebooks + 1) / 2 + window - 1) / window);
+  by_rows&& in.rows > 1 ? score<true, true>(e, s.slots, panel) : score<true, false>(e, s.slots, panel);
+  finish_windows(e, by_rows && in.rows > 1, panel, s);
 }
 
 }  // namespace lutc::kernels
