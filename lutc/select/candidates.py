@@ -28,7 +28,7 @@ EXPECTED = {
 }
 """Lookups, with the distortion of Gaussian features (behind a projection, of real ones): a rough ranking."""
 
-_CLEARLY = 0.8
+_CLEARLY = 0.85
 """Another form's expected distortion is clearly less where it is less than this part of a form's own."""
 
 _AS_GOOD = 1.05
@@ -37,7 +37,7 @@ _AS_GOOD = 1.05
 _NOTICEABLE = 1.1
 """A clearly coarser form must save at least this factor of time."""
 
-_GAIN = 0.97
+_GAIN = 0.95
 """Lookups are tried where they take less than this part of the best dense form's time."""
 
 

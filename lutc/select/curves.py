@@ -34,7 +34,7 @@ Floats = npt.NDArray[np.float32]
 ROWS = 4096
 """Rows that a candidate of a linear layer is fitted to."""
 
-_HOPELESS = 1.5
+_HOPELESS = 1.3
 """A form is skipped where one of this much less expected distortion has already left the budget."""
 
 

@@ -16,7 +16,7 @@ from lutc.fit.parallel import use_threads
 from lutc.forms import FP32, Form, LayerChoice
 from lutc.observe.inputs import Batch
 from lutc.select.candidates import Priced, constant_bytes, lookups_columns
-from lutc.select.curves import ROWS
+from lutc.select.curves import ROWS, Curves
 from lutc.select.network import Network
 from lutc.select.samples import Samples, count
 
@@ -25,6 +25,11 @@ _DRAFTS = 1.4
 
 _POSITION = 0.65
 """Work at a position of a convolution, as part of that of a row: its taps share pixels."""
+
+LONGEST = 600.0
+"""Work of trying candidates at most, in seconds of one core of the machine that `_units` knows."""
+
+Layers = Mapping[str, tuple[LayerChoice, Sequence[Priced]]]
 
 _PROBE = (1024, 192, 192)
 """Rows, features and outputs of the layer that is fitted to learn this machine's speed."""
@@ -55,12 +60,22 @@ class Effort:
     def estimate(
         cls,
         network: Network,
-        priced: Mapping[str, tuple[LayerChoice, Sequence[Priced]]],
+        priced: Layers,
         train: Sequence[Batch],
         samples: Samples,
+        curves: Curves,
         threads: int,
     ) -> Effort:
-        """From the sizes of layers and samples, the time of a small fit and that of a run of the network."""
+        """From the sizes of layers and samples, the time of a small fit and that of a run of the network.
+
+        Args:
+            network: Opened at the layers.
+            priced: Choice and candidates of each layer, by the name of its first output.
+            train: Samples that candidates are fitted to.
+            samples: All samples.
+            curves: Candidates that are known already.
+            threads: CPU threads.
+        """
         with use_threads(threads):
             speed = _probe()
             begin = time.perf_counter()
@@ -78,13 +93,10 @@ class Effort:
             tail = run * (layers - index) / max(layers, 1)
             lookups = [item.form for item in forms if not item.form.dense]
             for item in forms:
-                cost = 0.0 if item.form.kind == "fp32" else tail
+                cost = 0.0 if item.form == FP32 else tail
                 if item.form in lookups:
-                    cap = ROWS if choice.kind == "linear" else _POSITIONS
-                    cost += speed * _units(
-                        choice, item.form, min(few * per_sample[index], cap), item.form.kind != "gain"
-                    )
-                candidates[choice.name, str(item.form)] = cost
+                    cost += speed * _candidate_units(choice, item.form, few * per_sample[index])
+                candidates[choice.name, str(item.form)] = 0.0 if curves.get(choice.name, item.form) else cost
             if lookups:
                 form = lookups[len(lookups) // 2]
                 cap = MAX_ROWS if choice.kind == "linear" else _POSITIONS
@@ -107,6 +119,46 @@ class Effort:
             f"select: about {minutes:.1f} minutes ({self.curves / 60:.1f} to try candidates, {self.fits / 60:.1f} to "
             f"fit and measure whole models) and {self.peak / 1e9:.1f} GB of memory"
         )
+
+
+def thinned(network: Network, priced: Layers, train: Sequence[Batch]) -> tuple[Layers, bool]:
+    """Fewer candidates where trying all of them would take too long: ends and corners of each layer's curve stay.
+
+    Decided by the work that they are, not by the speed of this machine, so that it is decided alike everywhere.
+
+    Returns:
+        What is left, and whether that is less.
+    """
+    few = sum(map(count, train))
+    rows = [few * size / count(train[0]) for size in network.rows(train[0])]
+    place = {site.output[0]: index for index, site in enumerate(network.sites)}
+    left = {output: (choice, list(forms)) for output, (choice, forms) in priced.items()}
+    work = {
+        (output, item.form): _candidate_units(choice, item.form, rows[place[output]])
+        for output, (choice, forms) in left.items()
+        for item in forms
+        if not item.form.dense
+    }
+    total, fewer = sum(work.values()), False
+    while total > LONGEST:
+        dropped = 0.0
+        for output, (_, forms) in left.items():
+            lookups = [item for item in forms if not item.form.dense]
+            inner = range(1, len(lookups) - 1)
+            if not inner:
+                continue
+            item = lookups[min(inner, key=lambda i: lookups[i - 1].seconds / max(lookups[i + 1].seconds, 1e-12))]
+            forms.remove(item)
+            dropped += work[output, item.form]
+        if not dropped:
+            break
+        total, fewer = total - dropped, True
+    return left, fewer
+
+
+def _candidate_units(choice: LayerChoice, form: Form, rows: float) -> float:
+    cap = ROWS if choice.kind == "linear" else _POSITIONS
+    return _units(choice, form, min(rows, cap), form.kind != "gain")
 
 
 def _probe() -> float:

@@ -27,7 +27,7 @@ from lutc.select.candidates import Priced, allowed_forms, constant_bytes, priced
 from lutc.select.curves import ROWS, Curves, Point, curves_key, measure_curves
 from lutc.select.divergence import Reference
 from lutc.select.draft import Table
-from lutc.select.effort import Effort, resident
+from lutc.select.effort import Effort, Layers, resident, thinned
 from lutc.select.explain import conclusion, measured_rows, selection_report
 from lutc.select.meter import Meter
 from lutc.select.network import Network
@@ -37,7 +37,7 @@ from lutc.select.search import Search, Trial
 _FITTED = 256
 """Samples that candidates are fitted to at most, where these give rows enough."""
 
-_HOPELESS = 2.0
+_HOPELESS = 1.0
 """A form whose layer alone moves the outputs by this many budgets is of no use, nor are coarser ones."""
 
 
@@ -116,15 +116,22 @@ def select(
     runnable = isa in available_isas() and not builder.target.startswith("aarch64")
     shapes = layer_shapes(builder.graph, as_int8, times, isa=isa if runnable else None)
     total = shapes.rest_bytes + sum(constant_bytes(choice.form, choice) for choice in layers.values())
-    priced = {
+    priced: Layers = {
         output: (c, priced_candidates(c, allowed[c.name], shapes.layers.get(c.name), cost, total))
         for output, c in opened.items()
     }
     train = _training_samples(network, samples.fit)
     _announce(progress, budget, times, samples, cost)
-    effort = Effort.estimate(network, priced, train, samples, threads)
+    curves = Curves(
+        resume,
+        curves_key(proto.SerializeToString(deterministic=True), [*train, *samples.judge], builder.seed, __version__),
+    )
+    priced, fewer = thinned(network, priced, train)
+    if fewer:
+        progress.note("select: the model is large: fewer forms are tried in each layer")
+    effort = Effort.estimate(network, priced, train, samples, curves, threads)
     progress.note(effort.describe())
-    points = _curves(builder, network, priced, train, samples.judge, budget, effort, threads, resume)
+    points = _curves(builder, network, priced, train, samples.judge, budget, effort, curves, threads)
     del network
     table = Table(
         as_int8, _all_points(layers, points, shapes.layers, cost, total), shapes.layers, cost, shapes.rest_bytes
@@ -185,11 +192,9 @@ def _curves(
     judge: Sequence[Batch],
     budget: Budget,
     effort: Effort,
+    curves: Curves,
     threads: int,
-    resume: str | os.PathLike[str] | None,
 ) -> dict[str, list[Point]]:
-    model = ir.to_proto(builder.graph).SerializeToString(deterministic=True)
-    curves = Curves(resume, curves_key(model, [*train, *judge], builder.seed, __version__))
     done = 0.0
 
     def step(layer: str, form: Form, tried: bool) -> None:
