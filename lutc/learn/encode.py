@@ -29,9 +29,25 @@ def round_straight(x: Tensor) -> Tensor:
     return _RoundStraight.apply(x)  # type: ignore[no-untyped-call]
 
 
+class _Quantise(torch.autograd.Function):
+    """Step 1; gradients pass the rounding, not the clipping."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, offset: Tensor, inv_scale: Tensor) -> Tensor:
+        q = (x - offset).mul_(inv_scale)
+        ctx.save_for_backward(q.abs() <= 127, inv_scale)
+        return q.clamp_(-127, 127).round_()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        inside, inv_scale = ctx.saved_tensors
+        return (grads[0] * inv_scale).mul_(inside), None, None
+
+
 def quantise(x: Tensor, offset: Tensor, inv_scale: Tensor) -> Tensor:
     """Step 1, the integers kept as float32; no gradient where it clips."""
-    return round_straight(((x - offset) * inv_scale).clamp(-127, 127))
+    return _Quantise.apply(x, offset, inv_scale)  # type: ignore[no-untyped-call]
 
 
 def best_entries(q: Tensor, directions: Tensor, code_bias: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 OUTPUT_WEIGHT = 1.0
 HIDDEN_WEIGHT = 1.0
@@ -59,6 +60,6 @@ class Distillation:
         total = torch.zeros((), device=next(iter(ours.values())).device)
         for names, weight in ((self._outputs, OUTPUT_WEIGHT), (self._hidden, HIDDEN_WEIGHT)):
             for name in names:
-                gap = counted(ours[name], mask) - counted(theirs[name], mask)
-                total = total + gap.square().mean() * (weight / (len(names) * self._variance[name]))
+                error = F.mse_loss(counted(ours[name], mask), counted(theirs[name], mask))
+                total = total + error * (weight / (len(names) * self._variance[name]))
         return total
