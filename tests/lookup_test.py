@@ -185,6 +185,17 @@ def test_many_codebooks_at_the_extremes(isa, gain_limit, k):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("size, gain_limit", [(2, 15), (3, 15), (4, 15), (4, 0), (8, 0)])
+@pytest.mark.parametrize("offset", [False, True])
+def test_products_beyond_integers(isa, size, gain_limit, offset):
+    rng = np.random.default_rng(size)
+    layer = make_layer(rng, 48 + size, [size] * (48 // size + 1), 16, 9, gain_limit, offset=offset)
+    x = rng.normal(size=(64, 48 + size)).astype(np.float32)
+    x[5, 20], x[21, 40], x[33, -1], x[50, 0] = np.nan, 1e9, 1e38, -np.inf  # a run of features each, others without
+    assert np.array_equal(run_linear(isa, layer, x), reference_linear(layer, x).astype(np.float32))
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_not_finite_inputs(isa):
     rng = np.random.default_rng(0)
     layer = make_layer(rng, 30, [3] * 10, 16, 9, 15)

@@ -216,8 +216,12 @@ void EncodePlan::find_runs() {
     for (int lane = 0; lane < 16; ++lane) {
       run.order[lane] = feature[lane] - run.first;
       if (run.order[lane] != lane) run.in_order = 0;
-      run.offset[lane] = offset_[feature[lane]];
-      run.inv_scale[lane] = inv_scale_[feature[lane]];
+      const int32_t scaled = pairs ? feature[lane] : run.first + std::min(lane, run.last_lane);
+      run.offset[lane] = offset_[scaled];
+      run.inv_scale[lane] = inv_scale_[scaled];
+      const int32_t from = run.order[lane];
+      for (int r = 0; r < 4; ++r)
+        run.bytes[lane / 4 * 16 + r * 4 + lane % 4] = static_cast<uint8_t>(from / 4 * 16 + r * 4 + from % 4);
     }
     runs.push_back(run);
     return true;

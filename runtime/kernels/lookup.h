@@ -32,7 +32,10 @@ struct SlotRun {
   int32_t in_order;   ///< lanes read first, first + 1, ...; else first + order[lane]
   int32_t last_lane;  ///< of those that are read: 15, or fewer at the end of a row
   int32_t order[16];
-  float offset[16];  ///< of the lanes' features
+  /// The same for bytes of four rows, where dword r of 128-bit lane l has lanes 4 l .. 4 l + 3 of row r.
+  uint8_t bytes[64];
+  /// Of the lanes' features (pairs), or of features first, first + 1, ...
+  float offset[16];
   float inv_scale[16];
 };
 

@@ -137,6 +137,38 @@ LUTC_INLINE void by_scores(const Marks& marks, const __m512i* slots, const uint8
   }
 }
 
+/// Gain form: as by_scores(), of four codebooks of kSlots slots, whose codes and gains enter keys and gains. The
+/// winners' scores are chains of dependent instructions: those of four codebooks together fill the time.
+template <int K, int kSlots, int kR>
+LUTC_INLINE void four_by_scores(const Marks& marks, const __m512i* slots, const uint8_t* directions, const float* mul,
+                                float limit, __m512i (&keys)[kR], __m512i (&gains)[kR]) {
+  __m512i key[4][kR], score[4][kR];
+#pragma GCC unroll 1
+  for (int j = 0; j < 4; ++j) {
+    Scorer<kSlots, true, kR> scorer{marks, directions + j * kSlots * 64, nullptr, {}, {}};
+    asm volatile("" : "+r"(scorer.directions));  // no address of an entry is worth a register
+    scorer.load(slots + j * kSlots * kR);
+    scorer.template best<bits_of(K)>(0, K, key[j]);
+#pragma GCC unroll 2
+    for (int r = 0; r < kR; ++r) score[j][r] = scorer.init[r];
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+#pragma GCC unroll 2
+    for (int r = 0; r < kR; ++r) {
+      const __m512i index = K == 16 ? key[j][r] : _mm512_and_si512(key[j][r], _mm512_set1_epi32(K - 1));
+#pragma GCC unroll 8
+      for (int s = 0; s < kSlots; ++s) {
+        const __m512i lines = _mm512_loadu_si512(directions + (j * kSlots + s) * 64);
+        const __m512i z = _mm512_load_si512(slots + (j * kSlots + s) * kR + r);
+        score[j][r] = _mm512_dpbusd_epi32(score[j][r], _mm512_permutexvar_epi32(index, lines), z);
+      }
+      keys[r] = _mm512_shrdi_epi32(keys[r], key[j][r], 8);
+      gains[r] = _mm512_shrdi_epi32(gains[r], gain_of(score[j][r], mul[j], limit), 8);
+    }
+  }
+}
+
 /// As by_scores(), of kC codebooks of two features with an AngleTable each. A search is a chain of dependent
 /// instructions: several at once fill the time.
 template <int kC, int kR>
@@ -217,6 +249,17 @@ void score(const EncodeView& e, const __m512i* slots, uint8_t* panel, int64_t pa
       slots += 4 * kR;
       forms += 4;
       directions += 4 * 192;
+    }
+    if (kGain && j == 0 && count == 4 && std::memcmp(e.by_angle + c0, "\0\0\0\0", 4) == 0) {
+      const int used = e.slot_count[c0];
+      if (used <= 2 && std::memcmp(e.slot_count + c0, used == 1 ? "\1\1\1\1" : "\2\2\2\2", 4) == 0) {
+        used == 1 ? four_by_scores<K, 1, kR>(marks, slots, directions, e.gain_mul + c0, limit, keys, gains)
+                  : four_by_scores<K, 2, kR>(marks, slots, directions, e.gain_mul + c0, limit, keys, gains);
+        slots += 4 * used * kR;
+        forms += 4 * used;
+        directions += 4 * used * 64;
+        j = 4;
+      }
     }
     for (; j < count; ++j) {
       const int64_t c = c0 + j;
@@ -332,8 +375,7 @@ void encode_panels(const EncodeView& e, const EncodeInput& in, uint8_t* panel, i
       project(e, s.input_slots, s.features);
       slots_of_features<kR>(e, s.slots + r, [&](int64_t f) { return s.features[f]; });
     } else if (by_rows && e.runs != nullptr) {
-      e.has_offset ? pack_runs<kR, true>(e, x, in.row_stride, rows, s.slots + r)
-                   : pack_runs<kR, false>(e, x, in.row_stride, rows, s.slots + r);
+      pack_any<kR>(e, x, in.row_stride, rows, s.slots + r);
     } else if (by_rows) {
       quantise_any(e.has_offset, x, in.row_stride, rows, e.features, e.offset, e.inv_scale, s.rows, s.row_stride);
       arrange<kR>(e, s.rows, s.row_stride, rows, s.slots + r);

@@ -77,66 +77,129 @@ LUTC_INLINE void transpose_lanes(__m512i a, __m512i b, __m512i c, __m512i d, __m
   out[3] = _mm512_shuffle_i32x4(ab_high, cd_high, 0xdd);
 }
 
-/// One run of 16 rows -> slots, kR vectors apart.
-template <int kR, bool kPairs, bool kInOrder, bool kOffset>
-LUTC_INLINE void pack_run(const SlotRun& run, const float* volatile const* row, __m512i flip, __m512i* slots) {
-  const __m512i order = _mm512_loadu_si512(run.order);
-  const __m512 scale = _mm512_loadu_ps(run.inv_scale), shift = _mm512_loadu_ps(run.offset);
-  const __mmask16 mask = lanes(run.last_lane + 1);
-  const auto load = [&](int r) {
-    const float* p = row[r] + run.first;
-    __m512 x = kInOrder ? _mm512_loadu_ps(p) : _mm512_permutexvar_ps(order, _mm512_maskz_loadu_ps(mask, p));
+/// 16 floats from a row's `first` on, the run's lanes in order.
+struct RunLanes {
+  __m512i order;
+  __m512 scale, shift;
+  __mmask16 mask;
+
+  explicit RunLanes(const SlotRun& run)
+      : order(_mm512_loadu_si512(run.order)),
+        scale(_mm512_loadu_ps(run.inv_scale)),
+        shift(_mm512_loadu_ps(run.offset)),
+        mask(lanes(run.last_lane + 1)) {}
+
+  template <bool kInOrder, bool kOffset>
+  LUTC_INLINE __m512i quantised(const float* p) const {
+    const __m512 x = kInOrder ? _mm512_loadu_ps(p) : _mm512_permutexvar_ps(order, _mm512_maskz_loadu_ps(mask, p));
     return quantise<kOffset>(x, shift, scale);
-  };
-  if constexpr (kPairs) {
-    const __m512i low = _mm512_set1_epi16(-127);
-    __m512i even[4], odd[4], out[4];  // slots 2 l and 2 l + 1 in 128-bit lane l
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      const __m512i a = _mm512_max_epi16(_mm512_packs_epi32(load(4 * i), load(4 * i + 1)), low);
-      const __m512i b = _mm512_max_epi16(_mm512_packs_epi32(load(4 * i + 2), load(4 * i + 3)), low);
-      const __m512 fa = _mm512_castsi512_ps(a), fb = _mm512_castsi512_ps(b);
-      even[i] = _mm512_castps_si512(_mm512_shuffle_ps(fa, fb, 0x88));
-      odd[i] = _mm512_castps_si512(_mm512_shuffle_ps(fa, fb, 0xdd));
-    }
-    transpose_lanes(even[0], even[1], even[2], even[3], out);
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) _mm512_store_si512(slots + 2 * i * kR, out[i]);
-    transpose_lanes(odd[0], odd[1], odd[2], odd[3], out);
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) _mm512_store_si512(slots + (2 * i + 1) * kR, out[i]);
-  } else {
-    __m512i quads[4], out[4];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      __m512i v[4];
-#pragma GCC unroll 4
-      for (int r = 0; r < 4; ++r) v[r] = load(4 * i + r);
-      quads[i] = _mm512_xor_si512(pack_bytes(v), flip);
-    }
-    transpose_lanes(quads[0], quads[1], quads[2], quads[3], out);
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) _mm512_store_si512(slots + i * kR, out[i]);
   }
+};
+
+/// Eight slots of pairs.
+template <int kR, bool kInOrder, bool kOffset>
+LUTC_INLINE void pack_pairs(const SlotRun& run, const float* volatile const* row, __m512i* slots) {
+  const RunLanes run_lanes(run);
+  const auto load = [&](int r) { return run_lanes.quantised<kInOrder, kOffset>(row[r] + run.first); };
+  const __m512i low = _mm512_set1_epi16(-127);
+  __m512i even[4], odd[4], out[4];  // slots 2 l and 2 l + 1 in 128-bit lane l
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const __m512i a = _mm512_max_epi16(_mm512_packs_epi32(load(4 * i), load(4 * i + 1)), low);
+    const __m512i b = _mm512_max_epi16(_mm512_packs_epi32(load(4 * i + 2), load(4 * i + 3)), low);
+    const __m512 fa = _mm512_castsi512_ps(a), fb = _mm512_castsi512_ps(b);
+    even[i] = _mm512_castps_si512(_mm512_shuffle_ps(fa, fb, 0x88));
+    odd[i] = _mm512_castps_si512(_mm512_shuffle_ps(fa, fb, 0xdd));
+  }
+  transpose_lanes(even[0], even[1], even[2], even[3], out);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) _mm512_store_si512(slots + 2 * i * kR, out[i]);
+  transpose_lanes(odd[0], odd[1], odd[2], odd[3], out);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) _mm512_store_si512(slots + (2 * i + 1) * kR, out[i]);
 }
 
-template <int kR, bool kOffset>
+/// How a run reads a row: sixteen floats that make lanes in order; sixteen, ordered as bytes; as many as there are.
+enum class Reach { kInOrder, kWhole, kPart };
+
+/// Four slots of bytes from 16 rows. kClip: without it a product of 2^31 or more would come out negative, so the answer
+/// is false, and nothing is stored, where a word is the most negative one.
+template <int kR, Reach kReach, bool kOffset, bool kFlip, bool kClip>
+LUTC_INLINE bool pack_quads(const SlotRun& run, const float* volatile const* row, __m512i* slots) {
+  const __mmask16 mask = kReach == Reach::kPart ? lanes(run.last_lane + 1) : 0xffff;
+  const __m512 scale = _mm512_loadu_ps(run.inv_scale), shift = _mm512_loadu_ps(run.offset);
+  const int64_t first = run.first;
+  const auto load = [&](int r) __attribute__((always_inline)) {
+    const float* p = row[r] + first;
+    __m512 x = kReach == Reach::kPart ? _mm512_maskz_loadu_ps(mask, p) : _mm512_loadu_ps(p);
+    if constexpr (kOffset) x = _mm512_sub_ps(x, shift);
+    x = _mm512_mul_ps(x, scale);
+    if constexpr (kClip) x = _mm512_min_ps(_mm512_set1_ps(127.0f), x);  // NaN passes, and is the least integer
+    return _mm512_cvtps_epi32(x);
+  };
+  const __m512i low = _mm512_set1_epi8(-127);
+  __m512i quads[4], out[4], least = _mm512_setzero_si512();
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const __m512i a = _mm512_packs_epi32(load(4 * i), load(4 * i + 1));
+    const __m512i b = _mm512_packs_epi32(load(4 * i + 2), load(4 * i + 3));
+    if constexpr (!kClip) least = _mm512_min_epi16(least, _mm512_min_epi16(a, b));
+    quads[i] = _mm512_max_epi8(_mm512_packs_epi16(a, b), low);
+    if constexpr (kReach != Reach::kInOrder)
+      quads[i] = _mm512_permutexvar_epi8(_mm512_loadu_si512(run.bytes), quads[i]);
+    if constexpr (kFlip) quads[i] = _mm512_xor_si512(quads[i], _mm512_set1_epi8(static_cast<char>(0x80)));
+  }
+  if constexpr (!kClip) {
+    if (_mm512_cmpeq_epi16_mask(least, _mm512_set1_epi16(-32768)) != 0) return false;
+  }
+  transpose_lanes(quads[0], quads[1], quads[2], quads[3], out);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) _mm512_store_si512(slots + i * kR, out[i]);
+  return true;
+}
+
+template <int kR, Reach kReach, bool kOffset, bool kFlip>
+__attribute__((noinline)) void pack_clipped(const SlotRun& run, const float* volatile const* row, __m512i* slots) {
+  pack_quads<kR, kReach, kOffset, kFlip, true>(run, row, slots);
+}
+
+template <int kR, Reach kReach, bool kOffset, bool kFlip>
+LUTC_INLINE void pack_quads_of(const SlotRun& run, const float* volatile const* row, __m512i* slots) {
+  if (!pack_quads<kR, kReach, kOffset, kFlip, false>(run, row, slots))
+    pack_clipped<kR, kReach, kOffset, kFlip>(run, row, slots);
+}
+
+template <int kR, bool kOffset, bool kFlip>
 void pack_runs(const EncodeView& e, const float* x, int64_t stride, int64_t rows, __m512i* slots) {
   // Missing rows repeat the first. Volatile, or gcc keeps the pointers in lanes of vectors.
   const float* volatile row[kRows];
   for (int r = 0; r < kRows; ++r) row[r] = x + (r < rows ? r * stride : 0);
-  const __m512i flip = flip_of(e);
   for (int64_t i = 0; i < e.run_count; ++i) {
     const SlotRun& run = e.runs[i];
     if (run.pairs) {
-      run.in_order ? pack_run<kR, true, true, kOffset>(run, row, flip, slots)
-                   : pack_run<kR, true, false, kOffset>(run, row, flip, slots);
+      run.in_order ? pack_pairs<kR, true, kOffset>(run, row, slots) : pack_pairs<kR, false, kOffset>(run, row, slots);
       slots += 8 * kR;
-    } else {
-      run.in_order ? pack_run<kR, false, true, kOffset>(run, row, flip, slots)
-                   : pack_run<kR, false, false, kOffset>(run, row, flip, slots);
-      slots += 4 * kR;
+      continue;
     }
+    if (run.in_order) {
+      pack_quads_of<kR, Reach::kInOrder, kOffset, kFlip>(run, row, slots);
+    } else if (run.last_lane == 15) {
+      pack_quads_of<kR, Reach::kWhole, kOffset, kFlip>(run, row, slots);
+    } else {
+      pack_quads_of<kR, Reach::kPart, kOffset, kFlip>(run, row, slots);
+    }
+    slots += 4 * kR;
+  }
+}
+
+template <int kR>
+void pack_any(const EncodeView& e, const float* x, int64_t stride, int64_t rows, __m512i* slots) {
+  if (e.gain_limit > 0) {
+    e.has_offset ? pack_runs<kR, true, false>(e, x, stride, rows, slots)
+                 : pack_runs<kR, false, false>(e, x, stride, rows, slots);
+  } else {
+    e.has_offset ? pack_runs<kR, true, true>(e, x, stride, rows, slots)
+                 : pack_runs<kR, false, true>(e, x, stride, rows, slots);
   }
 }
 

@@ -14,6 +14,9 @@ namespace {
 constexpr int kRows = 8;
 /// Columns whose sums are kept at hand; at a table row a page, each page is visited once.
 constexpr int64_t kColumns = 4096;
+/// How far behind the columns being added the fetched ones of the next rows lie: farther than a walk of page tables and
+/// memory take.
+constexpr int64_t kAhead = 1024;
 
 /// The next table rows: their first bytes, and weights of four codebooks each (gains, or ones; zero where there is no
 /// codebook).
@@ -92,15 +95,20 @@ void gather(const GatherRow& r) {
     int32_t* sums = r.acc + n0;
     const __m512i start = _mm512_set1_epi32(-128 * gains);
     for (int64_t n = 0; n < (columns + 63) / 64 * 64; n += 16) _mm512_storeu_si512(sums + n, start);
-    Group group, next;
+    const int64_t ahead = kAhead < whole ? kAhead : whole, turn = whole - ahead;
+    Group group, next, later;
     load_group<kGain>(r, 0, n0, &next);
+    load_group<kGain>(r, kRows, n0, &later);
     for (int64_t c = 0; c < r.codebooks; c += kRows) {
       group = next;
-      if (c + kRows < r.codebooks) load_group<kGain>(r, c + kRows, n0, &next);
+      next = later;
+      if (c + 2 * kRows < r.codebooks) load_group<kGain>(r, c + 2 * kRows, n0, &later);
       const __m512i w0 = _mm512_set1_epi32(group.weights[0]), w1 = _mm512_set1_epi32(group.weights[1]);
       for (int64_t n = 0; n < whole; n += 64) {
+        const int8_t* const* row = n < turn ? next.row : later.row;
+        const int64_t at = n < turn ? n + ahead : n - turn;
 #pragma GCC unroll 8
-        for (int j = 0; j < kRows; ++j) _mm_prefetch(next.row[j] + n, _MM_HINT_T1);
+        for (int j = 0; j < kRows; ++j) _mm_prefetch(row[j] + at, _MM_HINT_T1);
         add_block<kGain>(group, n, ~uint64_t{0}, w0, w1, sums);
       }
       if (rest != 0) add_block<kGain>(group, whole, rest, w0, w1, sums);
