@@ -51,58 +51,62 @@ struct DepthwiseCall {
   float bias, floor;
 };
 
-/// The outputs of columns [j, j + W) of all rows. Without `masked`, that many exist.
+constexpr int kDepthwiseRows = 4;
+
+/// The outputs of columns [j, j + W) of rows [i, i + kDepthwiseRows), as far as there are any.
 template <int kSize, int kStride, bool kWhole>
-void depthwise_column(const DepthwiseCall& call, const TapColumns<kSize, kStride>& at, int64_t j) {
-  constexpr int kRows = 4, kReach = (kRows - 1) * kStride + kSize;
-  const DepthwisePlane& p = call.plane;
-  const Float bias = V::set1(call.bias), floor = V::set1(call.floor);
-  Float w[kSize * kSize];
-#pragma GCC unroll 32
-  for (int t = 0; t < kSize * kSize; ++t) w[t] = V::set1(call.w[t]);
-  for (int64_t next = 0; next < p.out_height; next += kRows) {
-    // The last rows are computed with as many before them, where there are.
-    const int64_t i = p.out_height < kRows ? 0 : min_of(next, p.out_height - kRows);
-    Float acc[kRows] = {bias, bias, bias, bias};
+LUTC_INLINE void depthwise_block(const DepthwiseCall& call, const DepthwisePlane& p, const Float (&w)[kSize * kSize],
+                                 const TapColumns<kSize, kStride>& at, int64_t i, int64_t j) {
+  constexpr int kReach = (kDepthwiseRows - 1) * kStride + kSize;
+  const Float bias = V::set1(call.bias);
+  Float acc[kDepthwiseRows] = {bias, bias, bias, bias};
 #pragma GCC unroll 16
-    for (int r = 0; r < kReach; ++r) {
-      const int64_t h = i * kStride + r - p.top;
-      Float taps[kSize];
-      load_taps<kSize, kStride, kWhole>(h < 0 || h >= p.height ? kZeroRow : call.x + h * p.width + at.start, at, taps);
+  for (int r = 0; r < kReach; ++r) {
+    const int64_t h = i * kStride + r - p.top;
+    Float taps[kSize];
+    load_taps<kSize, kStride, kWhole>(h < 0 || h >= p.height ? kZeroRow : call.x + h * p.width + at.start, at, taps);
 #pragma GCC unroll 4
-      for (int o = 0; o < kRows; ++o) {
-        const int u = r - o * kStride;
-        if (u < 0 || u >= kSize) continue;
+    for (int o = 0; o < kDepthwiseRows; ++o) {
+      const int u = r - o * kStride;
+      if (u < 0 || u >= kSize) continue;
 #pragma GCC unroll 8
-        for (int v = 0; v < kSize; ++v) acc[o] = V::fma(w[u * kSize + v], taps[v], acc[o]);
-      }
+      for (int v = 0; v < kSize; ++v) acc[o] = V::fma(w[u * kSize + v], taps[v], acc[o]);
     }
+  }
+  const Float floor = V::set1(call.floor);
 #pragma GCC unroll 4
-    for (int o = 0; o < kRows; ++o) {
-      if (i + o >= p.out_height) break;
-      const int64_t place = (i + o) * p.out_width + j;
-      if (call.residual != nullptr) acc[o] = V::add(acc[o], load_columns(call.residual + place, p.out_width - j));
-      const Float sum = V::max(floor, acc[o]);
-      // What a whole vector writes behind its row is written again by the next rows, if there are some.
-      if (place + W <= p.out_height * p.out_width) {
-        V::store(call.y + place, sum);
-      } else {
-        V::store_n(call.y + place, sum, p.out_width - j);
-      }
+  for (int o = 0; o < kDepthwiseRows; ++o) {
+    if (i + o >= p.out_height) break;
+    const int64_t place = (i + o) * p.out_width + j;
+    if (call.residual != nullptr) acc[o] = V::add(acc[o], load_columns(call.residual + place, p.out_width - j));
+    const Float sum = V::max(floor, acc[o]);
+    // What a whole vector writes behind a short row is written again by the next rows, if there are some.
+    if (place + W <= p.out_height * p.out_width) {
+      V::store(call.y + place, sum);
+    } else {
+      V::store_n(call.y + place, sum, p.out_width - j);
     }
   }
 }
 
+/// Rows before columns: the image is read as it lies in memory.
 template <int kSize, int kStride>
 void depthwise_plane(const DepthwiseCall& call) {
-  const DepthwisePlane& p = call.plane;
-  for (int64_t next = 0; next < p.out_width; next += W) {
-    const int64_t j = p.out_width < W ? 0 : min_of(next, p.out_width - W);
-    const TapColumns<kSize, kStride> at(j * kStride - p.left, p.width);
-    if (at.whole(p.width)) {
-      depthwise_column<kSize, kStride, true>(call, at, j);
-    } else {
-      depthwise_column<kSize, kStride, false>(call, at, j);
+  const DepthwisePlane p = call.plane;
+  Float w[kSize * kSize];
+#pragma GCC unroll 32
+  for (int t = 0; t < kSize * kSize; ++t) w[t] = V::set1(call.w[t]);
+  for (int64_t next = 0; next < p.out_height; next += kDepthwiseRows) {
+    // The last rows are computed with as many before them, where there are; the last columns likewise.
+    const int64_t i = p.out_height < kDepthwiseRows ? 0 : min_of(next, p.out_height - kDepthwiseRows);
+    for (int64_t column = 0; column < p.out_width; column += W) {
+      const int64_t j = p.out_width < W ? 0 : min_of(column, p.out_width - W);
+      const TapColumns<kSize, kStride> at(j * kStride - p.left, p.width);
+      if (at.whole(p.width)) {
+        depthwise_block<kSize, kStride, true>(call, p, w, at, i, j);
+      } else {
+        depthwise_block<kSize, kStride, false>(call, p, w, at, i, j);
+      }
     }
   }
 }

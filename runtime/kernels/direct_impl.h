@@ -191,10 +191,15 @@ void expand_rows(const float* x, const Expansion& how, int64_t up, int64_t shift
     const int64_t step = how.row_stride * how.in_width;
     for (int64_t r = 0; r < n; ++r, row += width, from += step) {
       for (int64_t j = 0; j < width; j += W) {
+        const int64_t place = j * how.column_stride;
+        if (how.column_stride == 2 && j >= range.low && shift + place + 2 * W <= how.in_width) {
+          Float even, odd;
+          V::deinterleave(V::load(from + place), V::load(from + place + W), &even, &odd);
+          V::store(row + j, even);
+          continue;
+        }
         const int64_t low = range.low > j ? range.low - j : 0, high = min_of(W, range.high - j);
-        const Float pixels =
-            high > low ? load_pixels(from + j * how.column_stride, how.column_stride, low, high) : V::zero();
-        V::store(row + j, pixels);
+        V::store(row + j, high > low ? load_pixels(from + place, how.column_stride, low, high) : V::zero());
       }
     }
   }
