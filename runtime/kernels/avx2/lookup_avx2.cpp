@@ -490,7 +490,7 @@ const LookupKernels kLookupAvx2 = {
     /*start_element=*/2,
     /*block_panels=*/2,
     kColumns,
-    /*gather_rows=*/12,
+    /*gather_rows=*/14,
     [](int64_t units, int gain_limit) -> int64_t {
       const int64_t window = window_units_avx2(gain_limit);
       return gain_limit > 0 ? (units + window - 1) / window * 2 * kRows : 0;
