@@ -180,3 +180,45 @@ def test_log_mel_puts_a_tone_into_its_band():
         peak = np.fft.rfftfreq(speech.SPECTRUM, 1 / speech.RATE)[speech.mel_filters()[:, bands[-1]].argmax()]
         assert peak == pytest.approx(hertz, rel=0.1)
     assert bands == sorted(set(bands))
+
+
+def test_random_budgets_are_judged_on_the_test_split(monkeypatch, tmp_path):
+    drops = iter([0.0, 0.5, 0.5])
+    kept = iter([True, True, False])
+    compiled = []
+
+    def compile_(case, method, isa, dense):
+        compiled.append((str(case), method.max_drop, dense))
+        if len(compiled) == 4:
+            raise methods.Skipped("not today")
+        return methods.Compiled(tmp_path, {}, next(kept))
+
+    def judged(case, method, isa, made):
+        drop = next(drops)
+        return row("x", 1.0, drop) | {"interval": {"drop": [drop - 0.01, drop + 0.01]}}
+
+    monkeypatch.setattr(methods, "compile", compile_)
+    monkeypatch.setattr(budgets.judge, "row", judged)
+    monkeypatch.setattr(budgets.judge, "dense_score", lambda case: 0.8)
+    cases = [Case("cifar10", "resnet20"), Case("speech", "res8")]
+    rows = list(budgets.test(cases, "avx512", 4))
+    assert [case for case, _, _ in compiled] == ["cifar10 resnet20", "speech res8"] * 2
+    assert [each.get("exit") for each in rows] == [0, 0, methods.MISSED, None]
+    assert [each.get("kept") for each in rows] == [True, False, None, None]
+    assert rows[0]["budget"] == pytest.approx(0.8 * budgets.draws(4)[0])
+    found = budgets.verdict(rows)
+    assert not found["holds"] and len(found["broken"]) == 1 and found["skipped"] == 1
+
+
+def test_a_compilation_that_misses_its_budget_is_told_from_one_that_fails(monkeypatch, tmp_path):
+    answers = {"compile": (methods.MISSED, {"error": "missed"}), "inspect": (0, {"layers": []})}
+    monkeypatch.setattr(methods, "FOLDER", tmp_path)
+    monkeypatch.setattr(methods, "_lutc", lambda words: answers[words[0]])
+    monkeypatch.setattr(methods, "timed_at", lambda case: [])
+    monkeypatch.setattr(Case, "module", type("Task", (), {"model": staticmethod(lambda name: tmp_path / "m.onnx")}))
+    case = Case("speech", "res8")
+    made = methods.compile(case, methods.budgeted(0.01), "avx512", 0.8)
+    assert not made.kept and made.report["layers"] == []
+    answers["compile"] = (2, {"error": "No such option: --learn\nmore"})
+    with pytest.raises(methods.Skipped, match=r"^No such option: --learn$"):
+        methods.compile(case, methods.uniform("int8"), "avx512")
