@@ -6,7 +6,7 @@ weights of the chain fit: the circumstances of a whole model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +50,8 @@ def chain_plan(layers: Sequence[Layer], target: str, *, open_rows: bool = False,
     x = ir.Value(name="x", shape=ir.Shape(_input_dims(first, leading)), type=ir.TensorType(ir.DataType.FLOAT))
     graph = ir.Graph([x], [], nodes=[], opset_imports={"": _OPSET, LUTC_DOMAIN: 1}, name="chain")
     value = _elementwise(graph, "Neg", [x], {}, "")  # the first layer, too, finds its input just written
-    choices = []
+    choices: list[LayerChoice] = []
+    outputs: list[ir.Value] = []
     for number, (shape, form) in enumerate(layers):
         name = f"layer{number}"
         node = _node(graph, value, shape, name, rng)
@@ -60,8 +61,11 @@ def chain_plan(layers: Sequence[Layer], target: str, *, open_rows: bool = False,
             graph.outputs.append(node.outputs[0])
         else:
             value = _epilogue(graph, node.outputs[0], value, shape)
-    if first.kind != "attention":
-        graph.outputs.append(value)
+            outputs.append(value)
+    if first.kind == "linear":  # keeps every output in memory of its own: a model writes to lines it wrote long ago
+        for output in outputs[:-1]:
+            graph.outputs.append(_elementwise(graph, "ReduceMax", [output], {"keepdims": 0}, "", scalar=True))
+    graph.outputs.extend(outputs[-1:])
     model = ir.Model(graph, ir_version=10)
     plan = fuse(randomise(model, choices, seed=seed))
     pack(plan, target)
@@ -92,7 +96,13 @@ def _epilogue(graph: ir.Graph, value: ir.Value, x: ir.Value, shape: LayerShape) 
 
 
 def _elementwise(
-    graph: ir.Graph, op: str, inputs: Sequence[ir.Value], attributes: dict[str, str], domain: str
+    graph: ir.Graph,
+    op: str,
+    inputs: Sequence[ir.Value],
+    attributes: Mapping[str, str | int],
+    domain: str,
+    *,
+    scalar: bool = False,
 ) -> ir.Value:
     node = ir.Node(
         domain, op, inputs, attributes=ir.convenience.convert_attributes(attributes), num_outputs=1,
@@ -100,7 +110,8 @@ def _elementwise(
     )  # fmt: skip
     graph.append(node)
     output = node.outputs[0]
-    output.name, output.shape, output.type = f"{node.name}.y", inputs[0].shape, inputs[0].type
+    output.name, output.type = f"{node.name}.y", inputs[0].type
+    output.shape = ir.Shape([]) if scalar else inputs[0].shape
     return output
 
 

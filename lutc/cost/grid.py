@@ -14,10 +14,10 @@ _MIDDLE = (384, 1536, 384, 384, 1152, 64, 768, 256)
 _LARGE = (768, 3072, 768, 2304, 1024, 1024, 3072, 768)
 
 _LINEAR_FORMS = (
-    "fp32 int8 gain-v2 gain-v3 gain-v4 gain-v5 gain-v6 gain-v8 gain-v12 gain-v16",
-    "gain-v3k8 gain-v4k8 gain-v6k8 gain-v2k4 gain-v4k4",
+    "fp32 int8 gain-v2 gain-v3 gain-v4 gain-v6 gain-v8 gain-v16",
+    "gain-v3k8 gain-v4k8 gain-v4k4",
     "gain-v3-g15 gain-v4-g15 gain-v4k8-g15 gain-v3-g127",
-    "plain-v2 plain-v3 plain-v4 plain-v6 plain-v8 plain-v12 plain-v16 plain-v32 plain-v4k8 plain-v8k8 plain-v4k4",
+    "plain-v2 plain-v3 plain-v4 plain-v8 plain-v16 plain-v32 plain-v4k8 plain-v8k8 plain-v4k4",
     "gain-v3-proj gain-v4-proj gain-v4-block64 plain-v8-proj",
 )
 _LARGE_FORMS = ("fp32", "int8", "gain-v3", "gain-v4", "plain-v8")
@@ -97,7 +97,8 @@ def _fitting(shapes: Iterable[LayerShape], form: Form) -> Iterator[tuple[LayerSh
     before = Form()
     for shape in shapes:
         channels = shape.D // shape.group
-        fits = form.dense or channels >= 8
+        # Depthwise layers stay fp32 in the compiler's int8 models, and in chains with activations here.
+        fits = channels > 1 or shape.activation == "none" if form.dense else channels >= 8
         taken = form if fits else Form()
         yield dataclasses.replace(shape, follows_conv=before.kind == taken.kind == "int8"), taken
         before = taken
