@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from lutc.session import InferenceSession
 from lutc.synthetic import synthesise
 from lutc.timing import interleave
 
-_ROUNDS = 12
-_PROFILES = 24
+_ROUNDS, _FEW_ROUNDS = 12, 4
+_PROFILES, _FEW_PROFILES = 24, 4
+_PATIENCE_S = 6.0  # for either kind of measurement; slow models are measured less often
 
 
 @dataclasses.dataclass
@@ -61,7 +63,11 @@ class Meter:
     def seconds(self, sessions: Mapping[str, InferenceSession]) -> dict[str, float]:
         """CPU time of a run, of artifacts that take turns: the least of some measurements."""
         calls = {name: _call(session, self._feeds(session)) for name, session in sessions.items()}
-        samples = interleave(calls, _ROUNDS, slice_s=0.01)
+        begin = time.perf_counter()
+        for call in calls.values():
+            call()
+        patient = 2 * _ROUNDS * (time.perf_counter() - begin) < _PATIENCE_S
+        samples = interleave(calls, _ROUNDS if patient else _FEW_ROUNDS, slice_s=0.01)
         return {name: float(times.cpu.min()) for name, times in samples.items()}
 
     def layer_seconds(
@@ -74,7 +80,10 @@ class Meter:
         best: dict[str, dict[int, float]] = {name: {} for name in sessions}
         names: dict[str, list[str]] = {}
         feeds = self._feeds(next(iter(sessions.values())))
-        for _ in range(_PROFILES):
+        begin = time.perf_counter()
+        for number in range(_PROFILES):
+            if number >= _FEW_PROFILES and time.perf_counter() - begin > _PATIENCE_S:
+                break
             for name, session in sessions.items():
                 with session.profiling():
                     session.run(None, feeds)

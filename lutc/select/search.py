@@ -112,7 +112,10 @@ class Search:
         self._trial("fp32", self.table.uniform(FP32))
         if self.table.has_choice():
             self._drafts()
-        return self._best()
+        best = self._best()
+        if best.drop is None:
+            best.drop = self.meter.drop(self.meter.open(best.built.path))
+        return best
 
     def _drafts(self) -> None:
         target = self.budget.first_target()
@@ -171,7 +174,7 @@ class Search:
             draft.seconds,
             draft.divergence,
             self.meter.divergence(session),
-            self.meter.drop(session),
+            self.meter.drop(session) if self.budget.metric == "score" else None,
         )
         self.trials.append(trial)
         self._time(trial, session)
