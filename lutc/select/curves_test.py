@@ -1,6 +1,7 @@
 """Candidates judged by what they do to the outputs, against the real operators in their place."""
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
@@ -89,3 +90,49 @@ def test_what_is_known_is_not_fitted_again(graph, points, tmp_path, monkeypatch)
 def test_coarser_forms_are_skipped_once_the_budget_is_left(graph):
     found = points_of(graph, Curves(None, ""), limit=1e-9)
     assert all([p.form for p in each] == FORMS[:3] for each in found.values())
+
+
+def images(count, seed):
+    return [{"x": np.random.default_rng(seed).normal(size=(count, 8, 9, 7)).astype(np.float32).cumsum(axis=3)}]
+
+
+@pytest.fixture(scope="module")
+def convolutions():
+    """x [n, 8, 9, 7] -> Conv 16, strided and padded -> Relu -> Conv 8 without bias -> y."""
+    rng = np.random.default_rng(4)
+    weights = {
+        "a": rng.normal(size=(16, 8, 3, 3)) / 8,
+        "b": rng.normal(size=16),
+        "c": rng.normal(size=(8, 16, 1, 1)) / 4,
+    }
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "a", "b"], ["h"], name="first", strides=[2, 1], pads=[1, 0, 1, 2]),
+        onnx.helper.make_node("Relu", ["h"], ["r"]),
+        onnx.helper.make_node("Conv", ["r", "c"], ["y"], name="second"),
+    ]
+    ports = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, ["n", 8, None, None]) for n in "xy"]
+    ports[0] = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 8, 9, 7])
+    constants = [onnx.numpy_helper.from_array(w.astype(np.float32), name) for name, w in weights.items()]
+    graph = onnx.helper.make_graph(nodes, "convolutions", ports[:1], ports[1:], constants)
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+
+
+def test_convolutions_in_int8_and_lookups(convolutions):
+    graph = canonicalise(load_model(convolutions))
+    choices = choose_layers(graph, "fp32", form=[(".", "int8")])
+    forms = [FP32, INT8, Form.parse("gain-v2"), Form.parse("gain-v4")]
+    layers = {str(c.node.outputs[0].name): (c, [Priced(form, 1.0, 1) for form in forms]) for c in choices}
+    network = Network(ir.to_proto(graph), layers, 1)
+    points = measure_curves(
+        network, layers, images(40, 1), images(6, 2), curves=Curves(None, ""), limit=1e9, seed=0, threads=1
+    )
+    original = onnxruntime.InferenceSession(convolutions.SerializeToString())
+    judge = images(6, 2)
+    reference = Reference(judge, [{"y": original.run(["y"], batch)[0]} for batch in judge])
+    for choice in choices:
+        quantised = QuantiseDense([str(choice.node.outputs[0].name)])(graph.clone()).model
+        session = onnxruntime.InferenceSession(ir.to_proto(quantised).SerializeToString())
+        measured = reference.divergence([{"y": session.run(["y"], batch)[0]} for batch in judge])
+        found = points[choice.name]
+        assert found[1].divergence == pytest.approx(measured, rel=0.02)
+        assert found[0].error < found[1].error < found[2].error < found[3].error < 1
