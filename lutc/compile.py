@@ -142,6 +142,8 @@ def compile(
         check_lutnn(request.uniform)
     if learn is not None:
         check_learning(learn, graph)
+        if request.selects and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UsageError("several processes cannot select together: choose a form, such as --preset gain-v4")
     report: dict[str, Any] = {"preset": preset, "seed": seed, "dense_bytes": dense_bytes(graph)}
     if dry_run:
         return CompileResult(None, {**report, "target": isa, "layers": request.dry_rows()})

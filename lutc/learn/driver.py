@@ -82,7 +82,7 @@ def learn(
     processes = Processes()
     if threads is not None:
         torch.set_num_threads(threads)
-    note = getattr(progress, "note", None) or (lambda text: None)
+    note = (getattr(progress, "note", None) if processes.main else None) or (lambda text: None)
     specs = input_specs(original)
     kept = keep_samples(source, specs, cost=_bytes, budget=SAMPLE_BYTES, seed=settings.seed)
     training, held_out = hold_out(kept.batches, settings.seed)

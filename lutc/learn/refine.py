@@ -44,7 +44,11 @@ class Refiner:
     report: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __call__(self, fitted: FitResult) -> FitResult:
-        """The fit with what was learned, or unchanged where that is no better on held-out samples."""
+        """The fit with what was learned, or unchanged where that is no better on held-out samples.
+
+        Raises:
+            SystemExit: In all processes of torchrun but the first, which alone goes on to write the artifact.
+        """
         result = learn_model(
             self.original,
             fitted,
@@ -57,6 +61,8 @@ class Refiner:
             progress=self.progress,
             checkpoint_dir=self.checkpoint_dir,
         )
+        if int(os.environ.get("RANK", "0")) > 0:
+            raise SystemExit(0)
         self.report = {
             "minutes": self.minutes,
             "steps": result.steps,

@@ -22,6 +22,9 @@ from lutc.learn.samples import Batch, Minibatches, chunks, tensors, token_mask
 
 State = dict[str, Tensor]
 
+RATE = 8e-3
+"""The peak rate is this times the root of the divergence: near the original, larger steps than that do harm."""
+
 _WARM_UP = 0.03
 _LOOKS = 12
 """Times that the held-out samples are looked at, at most."""
@@ -30,7 +33,7 @@ _LOOK_SHARE = 0.08
 """Of the minutes, that looks may take."""
 
 _PATIENCE = 5
-"""Looks without improvement, each worse than the one at the start, after which learning stops."""
+"""Looks after which learning stops, if each shows twice the divergence of the start: this does not come back."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Settings:
         minutes: Length of the schedule; ignored where `steps` is given.
         steps: Length of the schedule in steps: the same result wherever it runs or is resumed.
         batch: Samples per step and process.
-        rate: Peak rate, relative to each tensor's spread.
+        rate: Peak rate, relative to each tensor's spread; None: `RATE` times the root of the divergence at the start.
         method: "lutc", or "lutnn" for the baseline of `lutc.learn.lutnn`.
         tables: "free" learns the entries of refitted tables one by one, "tied" atoms and weights, "auto" as it pays.
         seed: Of the minibatches.
@@ -52,7 +55,7 @@ class Settings:
     minutes: float = 0.0
     steps: int | None = None
     batch: int = 32
-    rate: float = 2e-3
+    rate: float | None = None
     method: str = "lutc"
     tables: str = "auto"
     seed: int = 0
@@ -182,7 +185,7 @@ class Trainer:
         if not self.curve:
             self._look()
             if self._settings.steps is None:
-                cost = max(clock() - self._begin, 1e-3)
+                cost = self._processes.agree(max(clock() - self._begin, 1e-3))
                 looks = max(2, min(looks, int(_LOOK_SHARE * self._settings.minutes * 60 / cost)))
         try:
             while (fraction := self._fraction()) < 1.0 and not self._hopeless():
@@ -213,10 +216,13 @@ class Trainer:
         self._step += 1
         if not math.isfinite(loss.item()):
             return
+        rate = self._settings.rate
+        if rate is None:
+            rate = RATE * math.sqrt(min(self.curve[0].divergence, 1.0))
         strength = min(fraction / _WARM_UP, 1.0) * (1 + math.cos(math.pi * fraction)) / 2
         for group in self._optimiser.param_groups:
             absolute = group["absolute"]
-            group["lr"] = strength * (self._settings.rate * group["scale"] if absolute is None else absolute)
+            group["lr"] = strength * (rate * group["scale"] if absolute is None else absolute)
         self._optimiser.step()
 
     def _look(self) -> None:
@@ -228,7 +234,7 @@ class Trainer:
 
     def _hopeless(self) -> bool:
         recent = self.curve[-_PATIENCE:]
-        return len(self.curve) > _PATIENCE and all(point.divergence > self.curve[0].divergence for point in recent)
+        return len(self.curve) > _PATIENCE and all(point.divergence > 2 * self.curve[0].divergence for point in recent)
 
     def _report(self, fraction: float) -> None:
         if self._progress is not None and self._processes.main:
