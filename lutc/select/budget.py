@@ -7,6 +7,9 @@ import dataclasses
 PRESETS = {"accurate": 0.015, "balanced": 0.05, "fast": 0.15}
 """Largest divergence of the model's outputs: squared error over variance, the worst output counts."""
 
+_MARGIN = 0.95
+"""A search begins with this part of a divergence: sums over layers are near what is measured, to either side."""
+
 _SCORE_BEGIN, _SCORE_WIDEST = 0.1, 0.3
 """Divergences that a search under a score begins with, and that it could come to allow a single layer."""
 
@@ -36,7 +39,7 @@ class Budget:
 
     def first_target(self) -> float:
         """The predicted divergence to begin the search with."""
-        return self.limit if self.metric == "divergence" else _SCORE_BEGIN
+        return _MARGIN * self.limit if self.metric == "divergence" else _SCORE_BEGIN
 
     def widest(self) -> float:
         """The divergence that the search could come to allow."""
