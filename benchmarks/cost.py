@@ -40,6 +40,7 @@ from lutc.progress import default_progress
 from lutc.roofline import constant_bytes
 
 FORMS = ("fp32", "int8", "gain-v3", "gain-v4", "gain-v6", "plain-v8", "plain-v16", "gain-v4-proj")
+_NOTE = "least wall time of each step over profiled runs; errors are of layers, encode and projection included"
 MOST_BYTES = 60 << 20  # of a model file among those of --every-model
 
 
@@ -127,10 +128,10 @@ def row(network: Network, form: str, isa: str, layers: Sequence[Layer], source: 
     }  # fmt: skip
 
 
-def every_model() -> Iterator[Network]:
-    """Models of the data folder that the compiler takes, at their default shapes."""
+def every_model(only: str) -> Iterator[Network]:
+    """Models of the data folder whose names match, at their default shapes."""
     for path in sorted(data_folder("onnx").rglob("*.onnx")):
-        if path.stat().st_size > MOST_BYTES:
+        if path.stat().st_size > MOST_BYTES or not re.search(only, path.stem):
             continue
         try:
             feed = _feed(path)
@@ -169,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = sys.stderr if options.json else sys.stdout
     networks = [minilm(128), minilm(16), resnet20(), ultraface()]
     if options.every_model:
-        networks += list(every_model())
+        networks += list(every_model(options.only))
     model = CostModel.load(isa, functools.partial(print, file=sys.stderr))
     if options.measure:
         model = CostModel.measure(isa, default_progress())
@@ -189,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     print(json.dumps(rows[-1]), flush=True)
         except (LutcError, FileNotFoundError) as error:
             print(f"{network.name}: skipped, {str(error)[:200]}", file=sys.stderr)
-        result_files.merge(options.output, rows)
+        result_files.merge(options.output, rows, notes={"cost": _NOTE})
     if not everything:
         return 1
     errors = np.abs([layer.error for _, layer in everything])
@@ -205,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "median_error": round(float(np.median(errors)), 4), "p90_error": round(float(np.quantile(errors, 0.9)), 4),
     }  # fmt: skip
     if not options.only:
-        result_files.merge(options.output, [summary])
+        result_files.merge(options.output, [summary], notes={"cost": _NOTE})
     return 0
 
 

@@ -131,10 +131,11 @@ def _conv_shapes(slow: bool) -> list[list[LayerShape]]:
         _conv(64, 8, 64), _conv(64, 8, 128, 1), _conv(128, 8, 128),
     ]  # fmt: skip
     heads = [
-        _conv(64, (8, 10), 12), _conv(12, (8, 10), 64, 1), _conv(64, (8, 10), 6, 1), _conv(6, (8, 10), 128, 1),
-        _depthwise(128, (8, 10), 2), _conv(128, (4, 5), 256, 1), _conv(256, (4, 5), 6), _conv(6, (4, 5), 64, 1),
-        _conv(64, (4, 5), 256, 1), _depthwise(256, (4, 5)), _conv(256, (4, 5), 64, 1), _conv(64, (4, 5), 4, 1),
-        _conv(4, (4, 5), 256, 1), _conv(256, (4, 5), 12), _conv(12, (4, 5), 48),
+        _conv(64, (8, 10), 12), _depthwise(12, (8, 10)), _conv(12, (8, 10), 64, 1), _conv(64, (8, 10), 6, 1),
+        _depthwise(6, (8, 10)), _conv(6, (8, 10), 128, 1), _depthwise(128, (8, 10), 2), _conv(128, (4, 5), 256, 1),
+        _conv(256, (4, 5), 6), _conv(6, (4, 5), 64, 1), _conv(64, (4, 5), 256, 1), _depthwise(256, (4, 5)),
+        _conv(256, (4, 5), 64, 1), _conv(64, (4, 5), 4, 1), _depthwise(4, (4, 5)), _conv(4, (4, 5), 256, 1),
+        _conv(256, (4, 5), 12), _conv(12, (4, 5), 1), _depthwise(1, (4, 5)),
     ]  # fmt: skip
     if slow:
         return [small, heads, _with_epilogue(small)]
