@@ -315,6 +315,7 @@ def _refiner(builder: Builder, choices: Sequence[LayerChoice], source: Calibrati
         source,
         minutes,
         method=builder.method,
+        size=builder.size,
         seed=builder.seed,
         threads=builder.threads,
         progress=builder.progress,

@@ -44,6 +44,7 @@ class LearnResult:
     Attributes:
         model: With the learned constants, or as it was where learning did not help.
         factors: Of its layers' tables, by the name of the layer's output.
+        nbytes: Of its layers' constants as they are stored and with tables made, likewise; empty where it was not kept.
         before: Divergence of the fitted model from the original on held-out samples: squared error over variance
             of the worst output.
         after: Of the learned one.
@@ -56,6 +57,7 @@ class LearnResult:
 
     model: ir.Model
     factors: Mapping[str, Any]
+    nbytes: Mapping[str, tuple[int, int]]
     before: float
     after: float
     kept: bool
@@ -108,14 +110,15 @@ def learn(
             note(f"interrupted: the best so far is in {checkpoint}; the same command continues from there")
         raise
     restore(student, best)
-    model, factors = export(student, _usage(student, training, settings.batch, processes.device))
-    before, after = (_measured(original, m, held_out) for m in (fitted.model, model))
+    exported = export(student, _usage(student, training, settings.batch, processes.device), settings.size)
+    before, after = (_measured(original, m, held_out) for m in (fitted.model, exported.model))
     better = after < before
     note(f"held-out divergence {before:.5f} -> {after:.5f}" + ("" if better else ": not better, the fit is kept"))
     processes.close()
     return LearnResult(
-        model=model if better else fitted.model,
-        factors=factors if better else fitted.factors,
+        model=exported.model if better else fitted.model,
+        factors=exported.factors if better else fitted.factors,
+        nbytes=exported.nbytes if better else {},
         before=before,
         after=after,
         kept=better,

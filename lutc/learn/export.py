@@ -13,7 +13,8 @@ from lutc.fit.factored import round_factors
 from lutc.fit.linear import Factors
 from lutc.fit.tables import round_table
 from lutc.fit.tied import as_constant, by_taps, tied_table
-from lutc.ir.expand import TableFactors
+from lutc.ir.expand import TableFactors, expand_table
+from lutc.ir.lookup import add_functions
 from lutc.ir.parameters import INPUTS, ConvParameters, LookupParameters
 from lutc.learn.graph import GraphModule, lookup_parameters
 from lutc.learn.layers import LookupLayer
@@ -104,12 +105,29 @@ def _numpy(parameter: object) -> Floats:
     return parameter.detach().cpu().numpy().astype(np.float32)  # type: ignore[attr-defined]
 
 
-def export(module: GraphModule, usage: Mapping[str, Usage]) -> tuple[ir.Model, dict[str, Factors]]:
-    """A copy of the module's graph with what was learned, and the factors of its tables.
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """A learned graph.
+
+    Attributes:
+        model: With the learned constants.
+        factors: Of its layers' tables, by the name of the layer's output.
+        nbytes: Of each layer's lookup constants as they are stored, and with its table made, likewise.
+    """
+
+    model: ir.Model
+    factors: dict[str, Factors]
+    nbytes: dict[str, tuple[int, int]]
+
+
+def export(module: GraphModule, usage: Mapping[str, Usage], size: str = "fast") -> Exported:
+    """A copy of the module's graph with what was learned.
 
     Args:
         module: Trained.
         usage: Of every lookup layer's entries, by output name.
+        size: "fast" stores tables; otherwise the factors of tied ones, where these are smaller. Tables that the fit
+            stored as factors stay so.
 
     Raises:
         ValueError: A learned constant breaks a limit of docs/operators.md.
@@ -117,7 +135,8 @@ def export(module: GraphModule, usage: Mapping[str, Usage]) -> tuple[ir.Model, d
     copy = ir.from_proto(ir.to_proto(module.model))
     assert isinstance(copy, ir.Model)
     factors: dict[str, Factors] = {}
-    for node in copy.graph:
+    nbytes: dict[str, tuple[int, int]] = {}
+    for node in list(copy.graph):
         output = str(node.outputs[0].name)
         if output not in module.lookups:
             continue
@@ -129,14 +148,43 @@ def export(module: GraphModule, usage: Mapping[str, Usage]) -> tuple[ir.Model, d
         if isinstance(layer, LutnnLayer):
             learned = LearnedLayer(*layer.exported(), None)
         else:
-            learned = export_layer(layer, before, fitted, usage[output], expand=maker is not None)
+            expand = maker is not None or (size != "fast" and _smaller(layer, before))
+            learned = export_layer(layer, before, fitted, usage[output], expand=expand)
         factors[output] = learned.factors
         _assign(node.inputs[1:], learned.lookup.arrays())
-        if maker is not None and learned.expand is not None:
-            _assign(maker.inputs, learned.expand.arrays())
+        stored = whole = learned.lookup.nbytes
+        if learned.expand is not None:
+            stored += learned.expand.nbytes - learned.lookup.table.nbytes
+            if maker is None:
+                _make_table(copy.graph, node, learned.expand)
+            else:
+                _assign(maker.inputs, learned.expand.arrays())
+        nbytes[output] = stored, whole
     for name, parameter in module.normalisations.items():
         _assign([copy.graph.initializers[name]], {name: _numpy(parameter)})
-    return copy, factors
+    add_functions(copy)
+    return Exported(copy, factors, nbytes)
+
+
+def _smaller(layer: LookupLayer, before: LookupParameters) -> bool:
+    """Whether a layer's factors take less than its table."""
+    return layer.atoms is not None and layer.atoms.numel() + layer.weight.numel() < before.table.size
+
+
+def _make_table(graph: ir.Graph, node: ir.Node, factors: TableFactors) -> None:
+    """Puts a node that makes the table in front of a lookup layer, in place of the constant."""
+    place = 1 + INPUTS.index("table")
+    old = node.inputs[place]
+    maker = expand_table(factors, name=f"{node.name or node.outputs[0].name}.expand")
+    for value in maker.inputs:
+        assert value is not None
+        while value.name in graph.initializers:
+            value.name = f"{value.name}_"
+        graph.register_initializer(value)
+    graph.insert_before(node, maker)
+    node.replace_input_with(place, maker.outputs[0])
+    if old is not None and not old.uses() and old.name in graph.initializers:
+        del graph.initializers[str(old.name)]
 
 
 def _assign(values: Sequence[ir.Value | None], arrays: Mapping[str, npt.NDArray]) -> None:

@@ -80,8 +80,9 @@ def test_export_is_what_the_module_computes(kind, form, free):
     with torch.no_grad():
         for parameter in module.parameters():  # as if it had learned something
             parameter.mul_(1 + 0.02 * torch.rand(parameter.shape, generator=torch.Generator().manual_seed(1)))
-    model, factors = export(module, _usage(module, data, 32, torch.device("cpu")))
-    assert free or all(factor.exact for factor in factors.values())
+    exported = export(module, _usage(module, data, 32, torch.device("cpu")))
+    model = exported.model
+    assert free or all(factor.exact for factor in exported.factors.values())
     reference = LookupSession(dense).run(None, data[0])[0]
     ours, exported = run(module, data[0]), LookupSession(model).run(None, data[0])[0]
     assert distance(ours, exported) < 0.01
@@ -92,9 +93,20 @@ def test_export_is_what_the_module_computes(kind, form, free):
 def test_tables_made_from_factors_stay_so(kind):
     _, fitted, data = compressed(kind, "gain-v4", size="small")
     module = GraphModule(fitted.model, fitted.factors)
-    model, _ = export(module, _usage(module, data, 32, torch.device("cpu")))
+    model = export(module, _usage(module, data, 32, torch.device("cpu"))).model
     assert [node.op_type for node in model.graph] == [node.op_type for node in fitted.model.graph]
     assert distance(run(module, data[0]), LookupSession(model).run(None, data[0])[0]) < 0.01
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_tied_tables_become_factors_where_asked(kind):
+    _, fitted, data = compressed(kind, "gain-v4")
+    module = GraphModule(fitted.model, fitted.factors)
+    exported = export(module, _usage(module, data, 32, torch.device("cpu")), "auto")
+    makers = [node for node in exported.model.graph if node.op_type.startswith("Expand")]
+    assert makers and not any(node.op_type.startswith("Expand") for node in fitted.model.graph)
+    assert sum(stored < whole for stored, whole in exported.nbytes.values()) == len(makers)
+    assert distance(run(module, data[0]), LookupSession(exported.model).run(None, data[0])[0]) < 0.01
 
 
 def test_unknown_operators_are_named_before_any_work():

@@ -25,6 +25,7 @@ class Refiner:
         source: Unlabelled samples.
         minutes: To spend.
         method: "lutc" or "lutnn".
+        size: How tables are stored, see `lutc.fit.factored`.
         seed: Of the minibatches.
         threads: CPU threads; None: PyTorch's choice.
         progress: Receives progress.
@@ -37,6 +38,7 @@ class Refiner:
     source: CalibrationSource
     minutes: float
     method: str = "lutc"
+    size: str = "fast"
     seed: int = 0
     threads: int | None = None
     progress: Callable[[str, int, int, str], Any] | None = None
@@ -55,6 +57,7 @@ class Refiner:
             self.source,
             minutes=self.minutes,
             method=self.method,
+            size=self.size,
             integer=[str(choice.node.outputs[0].name) for choice in self.choices if choice.form == INT8],
             seed=self.seed,
             threads=self.threads,
@@ -73,4 +76,10 @@ class Refiner:
             "kept": result.kept,
             "curve": [[round(p.minutes, 3), p.step, p.divergence] for p in result.curve],
         }
-        return dataclasses.replace(fitted, model=result.model, factors=result.factors)
+        outputs = {choice.name: str(choice.node.outputs[0].name) for choice in self.choices}
+        layers = []
+        for layer in fitted.layers:
+            stored, whole = result.nbytes.get(outputs[layer.name], (layer.bytes, layer.bytes_expanded))
+            projected = layer.rank and outputs[layer.name] in result.nbytes
+            layers.append(layer if projected else dataclasses.replace(layer, bytes=stored, bytes_expanded=whole))
+        return dataclasses.replace(fitted, model=result.model, factors=result.factors, layers=layers)

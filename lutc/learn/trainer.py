@@ -47,6 +47,7 @@ class Settings:
         rate: Peak rate, relative to each tensor's spread; None: `RATE` times the root of the divergence at the start.
         method: "lutc", or "lutnn" for the baseline of `lutc.learn.lutnn`.
         tables: "free" learns the entries of refitted tables one by one, "tied" atoms and weights, "auto" as it pays.
+        size: How tables are stored, see `lutc.learn.export`.
         seed: Of the minibatches.
         clock: Seconds; process time makes them CPU minutes.
         save_every: Seconds between checkpoints.
@@ -58,6 +59,7 @@ class Settings:
     rate: float | None = None
     method: str = "lutc"
     tables: str = "auto"
+    size: str = "fast"
     seed: int = 0
     clock: Callable[[], float] = time.monotonic
     save_every: float = 60.0
