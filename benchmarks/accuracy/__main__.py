@@ -168,10 +168,11 @@ def _budgets(cases: Sequence[Case], isa: str, options: argparse.Namespace) -> in
 
 
 def _say(options: argparse.Namespace) -> None:
-    """Renews the verdicts, prints them and the rows."""
+    """Renews the verdicts (not where they are only asked for), prints them and the rows."""
     rows = result_files.load(options.output).get("rows", [])
     found = list(verdict.verdicts(rows))
-    result_files.merge(options.output, found)
+    if not options.goals:
+        result_files.merge(options.output, found)
     wanted = set(options.task.split(","))
     shown = [row for row in rows if row.get("task") in wanted]
     if options.json:

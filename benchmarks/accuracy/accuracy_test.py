@@ -87,6 +87,7 @@ def test_verdict_takes_the_fastest_that_loses_no_more():
     assert found["1 %"]["ratio"] == pytest.approx(1.5) and found["1 %"]["form_chosen"].startswith("a")
     assert found["3 %"]["ratio"] == pytest.approx(3.0) and found["3 %"]["met"]
     assert not found["1 %"]["sure"]  # the interval reaches beyond the budget
+    assert "interval unknown" in verdict.line({**rows[0], "interval": None})
     assert all(verdict.line(each) for each in rows) and all(verdict.goal_line(each) for each in found.values())
 
 
