@@ -41,8 +41,8 @@ def folder(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("selection")
     onnx.save(deep_mlp(3, WIDTH), path / "deep.onnx")
     np.savez(path / "calib.npz", x=network_samples(900, seed=1))
-    report = select(path, "balanced.lut", preset="balanced").report
-    (path / "balanced.json").write_text(json.dumps(report))
+    report = select(path, "selected.lut", preset="fast").report
+    (path / "selected.json").write_text(json.dumps(report))
     return path
 
 
@@ -52,49 +52,49 @@ def select(folder: Path, name: str, **arguments):
 
 
 @pytest.fixture
-def balanced(folder) -> dict:
-    return json.loads((folder / "balanced.json").read_text())
+def selected(folder) -> dict:
+    return json.loads((folder / "selected.json").read_text())
 
 
 def forms(report: dict) -> dict[str, str]:
     return {row["name"]: row["form"] for row in report["layers"]}
 
 
-def test_the_budget_is_kept_on_samples_of_ones_own(folder, balanced):
-    budget = balanced["selection"]["budget"]
+def test_the_budget_is_kept_on_samples_of_ones_own(folder, selected):
+    budget = selected["selection"]["budget"]
     assert budget["metric"] == "divergence" and 0 < budget["spent"] <= budget["limit"]
-    assert -minus_divergence(lutc.load(folder / "balanced.lut")) < 1.5 * budget["limit"]
+    assert -minus_divergence(lutc.load(folder / "selected.lut")) < 1.5 * budget["limit"]
 
 
-def test_lookups_are_chosen_where_they_are_predicted_to_be_faster(balanced):
-    chosen = {name: Form.parse(form) for name, form in forms(balanced).items()}
-    for layer in balanced["selection"]["layers"]:
+def test_lookups_are_chosen_where_they_are_predicted_to_be_faster(selected):
+    chosen = {name: Form.parse(form) for name, form in forms(selected).items()}
+    for layer in selected["selection"]["layers"]:
         us = {c["form"]: c["us"] for c in layer["candidates"]}
         assert us[layer["chosen"]] <= 1.001 * us["int8"]
-    faster = [c for layer in balanced["selection"]["layers"] for c in layer["candidates"] if "-v" in c["form"]]
+    faster = [c for layer in selected["selection"]["layers"] for c in layer["candidates"] if "-v" in c["form"]]
     assert not faster or any(not form.dense for form in chosen.values())
 
 
-def test_the_report_tells_what_was_weighed(balanced):
-    selection = balanced["selection"]
+def test_the_report_tells_what_was_weighed(selected):
+    selection = selected["selection"]
     points = {point["name"]: point for point in selection["points"]}
     assert sum(point["chosen"] for point in points.values()) == 1
     best = next(point for point in points.values() if point["chosen"])
     assert best["us_predicted"] <= points["all int8"]["us_predicted"]
     assert points["fp32"]["divergence"] < points["all int8"]["divergence"] < best["divergence"]
     assert selection["time_shape"] == {"x": [128, WIDTH]}
-    for row in balanced["layers"]:
+    for row in selected["layers"]:
         assert row["why"] and row["us_predicted"] > 0 and row["divergence"] >= 0
 
 
 def test_nothing_but_the_artifact_is_left(folder):
-    assert {path.name for path in folder.iterdir()} >= {"balanced.lut", "deep.onnx", "calib.npz", "res"}
+    assert {path.name for path in folder.iterdir()} >= {"selected.lut", "deep.onnx", "calib.npz", "res"}
     assert not list(folder.glob(".*"))
 
 
-def test_the_artifact_holds_what_the_report_says_but_no_measured_times(folder, balanced):
-    stored = json.loads(lutc.load(folder / "balanced.lut").metadata("lutc.report"))
-    assert [row["form"] for row in stored["layers"]] == list(forms(balanced).values())
+def test_the_artifact_holds_what_the_report_says_but_no_measured_times(folder, selected):
+    stored = json.loads(lutc.load(folder / "selected.lut").metadata("lutc.report"))
+    assert [row["form"] for row in stored["layers"]] == list(forms(selected).values())
     assert all("us" not in row for row in stored["layers"])
 
 
@@ -103,12 +103,12 @@ def test_what_was_tried_is_not_tried_again(folder, monkeypatch):
         raise AssertionError("a candidate was fitted again")
 
     monkeypatch.setattr(curves, "fit_linear", never)
-    again = select(folder, "again.lut", preset="balanced")
-    assert again.path.read_bytes() == (folder / "balanced.lut").read_bytes()
+    again = select(folder, "again.lut", preset="fast")
+    assert again.path.read_bytes() == (folder / "selected.lut").read_bytes()
 
 
 def test_rules_are_kept(folder):
-    report = select(folder, "rules.lut", preset="balanced", keep=["layer0=fp32"], form=["layer2=gain-v2"]).report
+    report = select(folder, "rules.lut", preset="fast", keep=["layer0=fp32"], form=["layer2=gain-v2"]).report
     assert forms(report)["layer0"] == "fp32" and forms(report)["layer2"] == "gain-v2"
     assert "--keep" in report["layers"][0]["why"] and "--form" in report["layers"][2]["why"]
 

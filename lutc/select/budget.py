@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-PRESETS = {"accurate": 0.015, "balanced": 0.05, "fast": 0.15}
+PRESETS = {"accurate": 0.02, "balanced": 0.06, "fast": 0.15}
 """Largest divergence of the model's outputs: squared error over variance, the worst output counts."""
 
 _MARGIN = 0.95

@@ -110,35 +110,38 @@ class Table:
             for name, point in points.items()
         }
         seconds = sum(point.seconds for point in priced.values())
-        attention = [layer for layer in self.layers if layer.kind == "attention"]
-        for layer in with_attention([*self._chosen(priced), *attention]):
+        for layer in self._with_attention(self._chosen(priced)):
             if layer.kind == "attention":
-                form = layer.form if self.integer_attention or layer.fixed else FP32
-                seconds += self._seconds(layer.name, form, total)
+                seconds += self._seconds(layer.name, layer.form, total)
         forms = {name: point.form for name, point in priced.items()}
         return Draft(forms, priced, seconds, sum(point.divergence for point in priced.values()))
 
     def _chosen(self, points: Mapping[str, Point]) -> list[LayerChoice]:
-        return [
-            dataclasses.replace(layer, form=points[layer.name].form) for layer in self.layers if layer.name in points
-        ]
+        """The layers in these forms; attention without integers unless the user named its form."""
+        made = []
+        for layer in self.layers:
+            if layer.name in points:
+                made.append(dataclasses.replace(layer, form=points[layer.name].form))
+            elif layer.fixed:
+                made.append(layer)
+            else:
+                made.append(dataclasses.replace(layer, form=FP32, why="float32: its integers would cost too much"))
+        return made
+
+    def _with_attention(self, layers: list[LayerChoice]) -> list[LayerChoice]:
+        return with_attention(layers) if self.integer_attention else layers
 
     def choices(self, draft: Draft) -> list[LayerChoice]:
         """What to build, with reasons."""
         int8 = self.uniform(INT8)
         total = sum(point.divergence for point in draft.points.values()) or 1.0
         made = []
-        for layer in self.layers:
-            if layer.kind == "attention":
-                form = layer.form if layer.fixed else FP32
-                made.append(dataclasses.replace(layer, form=form, why=layer.why if layer.fixed else "no integers"))
-                continue
-            point = draft.points[layer.name]
-            why = (
-                layer.why if self.is_fixed(layer.name) else self._why(layer.name, point, int8.points[layer.name], total)
-            )
-            made.append(dataclasses.replace(layer, form=point.form, why=why))
-        return with_attention(made) if self.integer_attention else made
+        for layer in self._chosen(draft.points):
+            if layer.name in draft.points and not self.is_fixed(layer.name):
+                why = self._why(layer.name, draft.points[layer.name], int8.points[layer.name], total)
+                layer = dataclasses.replace(layer, why=why)  # noqa: PLW2901
+            made.append(layer)
+        return self._with_attention(made)
 
     def _why(self, name: str, point: Point, int8: Point, total: float) -> str:
         percent = 100 * point.divergence / total
