@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,7 @@ def check_available(model: ir.Model | None = None) -> None:
 
 def check_learning(minutes: float, model: ir.Model | None = None) -> None:
     """`check_available`, and whether the minutes make sense."""
-    if not minutes > 0:
+    if not 0 < minutes < math.inf:
         raise UsageError(f"--learn {minutes}: say how many minutes to learn for, such as --learn 10")
     check_available(model)
 

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import builtins
+import os
+import subprocess
+import sys
 
 import numpy as np
 import onnx_ir as ir
@@ -118,6 +121,26 @@ def test_without_torch_there_is_one_clear_error(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(UsageError, match=r"pip install 'lutc\[learn\]'"):
         check_available()
+
+
+_WORKER = """
+import hashlib, os
+import onnx_ir as ir
+from lutc.learn.driver_test import learned
+_, result = learned("conv", "gain-v4", steps=4, minutes=0)
+model = ir.to_proto(result.model).SerializeToString(deterministic=True)
+print("RESULT", os.environ["RANK"], result.steps, hashlib.sha256(model).hexdigest(), flush=True)
+"""
+
+
+def test_two_processes_agree(tmp_path):
+    (tmp_path / "worker.py").write_text(_WORKER)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(tmp_path / "worker.py")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    found = sorted(line.split() for line in done.stdout.splitlines() if line.startswith("RESULT"))
+    assert [line[1] for line in found] == ["0", "1"], done.stderr[-2000:]
+    assert found[0][2:] == found[1][2:]
 
 
 def test_minutes_end_on_time():

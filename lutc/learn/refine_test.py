@@ -40,6 +40,7 @@ def test_the_artifact_is_what_was_learned(road, capsys, flags):
     [
         (("--learn", "0"), "--learn 10"),
         (("--learn", "nan"), "--learn 10"),
+        (("--learn", "inf"), "--learn 10"),
         (("--method", "magic"), "lutc, lutnn"),
         (("--method", "lutnn", "--preset", "gain-v3"), "plain-v8"),
         (("--method", "lutnn"), "plain-v8"),
