@@ -11,7 +11,7 @@ import dataclasses
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,8 @@ class CompileResult:
 
     Attributes:
         path: the artifact; None after a dry run.
-        report: what was done, JSON-serialisable; "layers" lists every linear, convolution and attention.
+        report: what was done, JSON-serialisable; "layers" lists every linear, convolution and attention,
+            "selection" (see `lutc.select.explain`) what was weighed against what.
     """
 
     path: Path | None
@@ -128,6 +129,7 @@ def compile(
         raise UsageError(f"--method '{method}' is none of: {', '.join(METHODS)}")
     if learn is not None:
         check_learning(learn)
+        calib = list(calib) if isinstance(calib, Iterator) else calib  # read once by the fit, once by learning
     scorer = load_callable(score, "--score") if isinstance(score, str) else score
     rules = [_rules(flags, name) for flags, name in ((keep, "--keep"), (form, "--form"))]
     destination = _destination(model, output, dry_run)
