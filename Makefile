@@ -95,6 +95,7 @@ bench: build
 	$(PY) -m benchmarks.models --threads 1,2 --readme README.md
 	$(PY) -m benchmarks.models --isa avx2 --threads 1
 	$(PY) -m benchmarks.scaling --threads 1,2
+	-$(PY) -m benchmarks.cost --isa native,avx2
 	-$(PY) -m benchmarks.goals
 
 clean:
