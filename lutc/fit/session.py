@@ -15,6 +15,7 @@ from lutc.fit.encode import lookup_linear
 from lutc.fit.executor import CutModel, Tensors
 from lutc.fit.parallel import use_threads
 from lutc.fit.projection import apply_projection
+from lutc.ir.expand import INPUTS as EXPAND_INPUTS
 from lutc.ir.expand import TableFactors, expanded
 from lutc.ir.lookup import DOMAIN
 from lutc.ir.parameters import INPUTS, ConvParameters, LookupParameters, ProjectParameters
@@ -67,9 +68,12 @@ def _with_tables(proto: onnx.ModelProto) -> onnx.ModelProto:
     made = onnx.ModelProto()
     made.CopyFrom(proto)
     for node in makers:
-        arrays = [onnx.numpy_helper.to_array(constants[name]) for name in node.input]
+        arrays: dict[str, Any] = {
+            name: onnx.numpy_helper.to_array(constants[value])
+            for name, value in zip(EXPAND_INPUTS, node.input, strict=True)
+        }
         group = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
-        table = expanded(TableFactors(*arrays, group=group))
+        table = expanded(TableFactors(**arrays, group=group))
         made.graph.initializer.append(onnx.numpy_helper.from_array(table, node.output[0]))
         made.graph.node.remove(node)
     return made
