@@ -3,11 +3,13 @@
 import json
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
 import lutc
 from lutc.cli import main
+from lutc.fit.session import LookupSession
 from tests.small_models import samples, save_mlp, save_samples
 
 FORMS = ("--preset", "gain-v3", "--form", "down=gain-v6", "-q")
@@ -48,6 +50,12 @@ def test_the_artifact_answers_like_its_onnx(folder, size):
     x = {"x": samples(50, seed=8)}
     want = onnxruntime.InferenceSession(folder / f"{size}.onnx").run(None, x)[0]
     np.testing.assert_allclose(lutc.load(folder / f"{size}.lut").run(None, x)[0], want, rtol=0, atol=1e-5)
+
+
+def test_the_quick_session_answers_like_the_artifact(folder):
+    x = {"x": samples(50, seed=8)}
+    got = LookupSession(onnx.load(folder / "small.onnx")).run(None, x)[0]
+    np.testing.assert_allclose(got, lutc.load(folder / "small.lut").run(None, x)[0], rtol=0, atol=1e-5)
 
 
 def test_sizes_are_equally_accurate(folder):
