@@ -17,7 +17,7 @@ from lutc.learn.driver import _usage
 from lutc.learn.export import export
 from lutc.learn.graph import GraphModule, check_learnable
 from lutc.learn.layers import LookupLayer
-from lutc.learn.models_for_tests import conv_network, images, sentences, token_network
+from lutc.learn.testing import conv_network, images, sentences, token_network
 from lutc.observe import open_source
 from lutc.passes.quantise_dense import QuantiseDense
 

@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 import lutc
 from lutc.cli import main
 from lutc.errors import UsageError
-from lutc.learn.models_for_tests import conv_network, images
+from lutc.learn.testing import conv_network, images
 
 
 @pytest.fixture(scope="module")
