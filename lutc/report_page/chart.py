@@ -107,7 +107,7 @@ def _names(points: Sequence[Point], x: Scale, y: Scale, width: int, floor: float
     marks = [(x(point.us), y(point.loss)) for point in points]
     parts = []
     named = [point for point in points if point.measured or point.chosen]
-    for point in sorted(named, key=lambda p: (not p.chosen, p.name not in ("int8", "fp32"))):
+    for point in sorted(named, key=lambda p: (not p.chosen, p.name not in ("int8", "all int8", "fp32"))):
         name = point.name if len(point.name) <= 28 else point.name[:27] + "\u2026"
         reach = _LETTER * len(name)
         left = x(point.us) + 12 + reach > width - _RIGHT

@@ -14,6 +14,7 @@ from lutc.report_page.markup import duration, element, number, size, text
 from lutc.report_page.style import CSS
 from lutc.report_page.view import View, view
 
+_SAME = 1.02  # ratios of time below this are no difference
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # no script, no network, whatever a name may hold
 
 
@@ -99,6 +100,8 @@ def _speed_tiles(shown: View, facts: Facts) -> list[str]:
         faster = theirs >= ours
         factor = theirs / ours if faster else ours / theirs
         label = f"{'faster' if faster else 'slower'} than {text(name)}"
+        if factor < _SAME:
+            label = f"as fast as {text(name)}"
         note = f"{duration(ours)} against {duration(theirs)}"
         tiles.append(_tile(label, f"{factor:.2f}\u00d7", note, "good" if faster else "bad"))
     return tiles
@@ -142,9 +145,12 @@ def _curve(shown: View) -> str:
         return ""
     where = f", {text(shown.time_shape)}" if shown.time_shape else ""
     best = len(front(shown.points))
+    beaten = (
+        "one of them is best in both time and loss" if best == 1 else f"{best} of them, on the line, no other beats"
+    )
     intro = (
-        f"{len(shown.points)} ways to compile this model were weighed; no other beats the {best} on the line in both "
-        f"time and loss. Time of one inference on one thread{where}."
+        f"{len(shown.points)} ways to compile this model were weighed; {beaten}. Time of one inference on one "
+        f"thread{where}."
     )
     head = "".join(element("th", name) for name in ("model", "time", text(shown.loss_name), ""))
     rows = [element("tr", head + element("th", "forms", class_="words"))]

@@ -26,7 +26,7 @@ def selection(names: list[str]) -> dict:
     candidates = [{"form": f, "us": us, "bytes": 10, "error": e, "divergence": e / 10} for f, us, e in forms]
     points = [
         {"name": "fp32", "us": 60.0, "divergence": 0.0, "measured": True},
-        {"name": "int8", "us": 20.0, "divergence": 0.002, "measured": True},
+        {"name": "all int8", "us": 20.0, "divergence": 0.002, "measured": True},
         {"name": "round 1", "us": 14.0, "divergence": 0.04, "measured": True, "chosen": True},
         {"name": "", "us": 12.0, "divergence": 0.09, "measured": False},
     ]

@@ -100,8 +100,8 @@ class View:
         return next((point for point in self.points if point.chosen), None)
 
     def us_of(self, name: str) -> float | None:
-        """Time of the point of this name."""
-        return next((point.us for point in self.points if point.name == name), None)
+        """Time of the model with every layer in this form."""
+        return next((point.us for point in self.points if point.name in (name, f"all {name}")), None)
 
 
 def view(report: Mapping[str, Any], facts: Facts) -> View:
