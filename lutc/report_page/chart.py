@@ -10,7 +10,8 @@ from lutc.report_page.view import Point, View
 
 _HEIGHTS = {720: 340, 360: 300}
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 18, 22, 44
-_WIDE = 3.0
+_WIDE = 3.0  # slowest over fastest
+_FAR = 5.0  # times the budget
 _LETTER = 6.6  # width of a letter at 12 px, on the generous side
 
 Scale = Callable[[float], float]
@@ -40,22 +41,31 @@ def front(points: Sequence[Point]) -> list[Point]:
     return kept
 
 
+def near(view: View) -> list[Point]:
+    """The points worth drawing: predictions far beyond the budget would press all others together."""
+    if view.limit is None or view.limit <= 0:
+        return list(view.points)
+    most = max([_FAR * view.limit, *(point.loss for point in view.points if point.measured)])
+    return [point for point in view.points if point.loss <= most]
+
+
 def _svg(view: View, width: int, kind: str) -> str:
     height = _HEIGHTS[width]
-    losses = [point.loss for point in view.points] + ([view.limit] if view.limit is not None else [])
-    times = [point.us for point in view.points]
+    points = near(view)
+    losses = [point.loss for point in points] + ([view.limit] if view.limit is not None else [])
+    times = [point.us for point in points]
     x, marks = _time_axis(times, width)
     low, high = min(0.0, *losses), max(losses) or 1.0
     y = _linear(low, high + (high - low) * 0.08, height - _BOTTOM, _TOP)
     parts = _axes(view, width, height, x, y, marks, _ticks(low, high, 5))
     if view.limit is not None:
         parts.append(_line("limit", _LEFT, y(view.limit), width - _RIGHT, y(view.limit)))
-        parts.append(_text("label limit-name", width - _RIGHT, y(view.limit) - 5, "budget", "end"))
-    path = " ".join(f"{'L' if i else 'M'}{x(p.us):.1f} {y(p.loss):.1f}" for i, p in enumerate(front(view.points)))
+        parts.append(_text("label limit-name", _LEFT + 4, y(view.limit) - 5, "budget", "start"))
+    path = " ".join(f"{'L' if i else 'M'}{x(p.us):.1f} {y(p.loss):.1f}" for i, p in enumerate(front(points)))
     parts.append(f'<path class="front" d="{path}"/>')
-    parts += [_mark(point, x, y) for point in sorted(view.points, key=lambda p: p.chosen)]
-    parts += _names(view.points, x, y, width, height - _BOTTOM)
-    label = f"Time of the whole model against {view.loss_name}, {len(view.points)} models"
+    parts += [_mark(point, x, y) for point in sorted(points, key=lambda p: p.chosen)]
+    parts += _names(points, x, y, width, height - _BOTTOM)
+    label = f"Time of the whole model against {view.loss_name}, {len(points)} models"
     return element("svg", "".join(parts), class_=kind, viewBox=f"0 0 {width} {height}", role="img", aria_label=label)
 
 

@@ -3,7 +3,7 @@ import html.parser
 import re
 
 from lutc.report_page import Facts, Times, render
-from lutc.report_page.chart import front
+from lutc.report_page.chart import front, near
 from lutc.report_page.markup import duration, number, size, text
 from lutc.report_page.view import Point, view
 
@@ -168,6 +168,15 @@ def test_front():
         for i, (us, loss) in enumerate([(1, 9), (2, 5), (2, 6), (3, 7), (4, 0)])
     ]
     assert [point.name for point in front(points)] == ["0", "1", "4"]
+
+
+def test_predictions_far_beyond_the_budget_are_not_drawn():
+    given = report(layer("a"), selection=selection(["a"]))
+    given["selection"]["points"] += [{"name": "", "us": 3.0, "divergence": 9.0, "measured": False}]
+    shown = view(given, Facts("m.onnx"))
+    assert len(shown.points) == 5 and len(near(shown)) == 4
+    given["selection"]["points"][-1]["measured"] = True
+    assert len(near(view(given, Facts("m.onnx")))) == 5
 
 
 def test_numbers_for_people():
