@@ -1,6 +1,6 @@
 """Trains the keyword spotter of benchmarks/speech.py: a small residual network (res8) on log-mel frames.
 
-    python -m benchmarks.train_speech [--epochs 40] [--output build/benchmarks/speech.onnx]
+    python -m benchmarks.train_speech [--epochs 30] [--output build/benchmarks/speech.onnx]
 
 PyTorch on one CPU thread, a few minutes; the seed is fixed. Speakers of the selection and test splits are not heard.
 """
@@ -130,7 +130,7 @@ def export(network: Any, path: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.train_speech", description=__doc__.split("\n")[0])
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--output", type=Path, default=WORK / "speech.onnx")
     options = parser.parse_args(arguments)
     network = train(options.epochs)
