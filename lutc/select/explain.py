@@ -123,9 +123,11 @@ def conclusion(search: Search, best: Trial) -> list[str]:
     line = f"kept {best.name}: {search.table.summary(best.forms)}; {loss:.4g} of {budget.limit:g} spent"
     if not budget.holds(loss):
         line = f"nothing keeps {budget}; the most accurate is {best.name}, which loses {loss:.4g}"
-    if best.seconds and first.seconds:
-        line += f"; {first.seconds / best.seconds:.2f}x all-int8 measured"
-        line += f", {first.predicted / best.predicted:.2f}x predicted for the layers" if best.predicted else ""
+    # What the result is compared with must keep the budget itself.
+    name, rival = ("all-int8", first) if budget.holds(first.loss(budget)) else ("fp32", search.baselines()[-1])
+    if best.seconds and rival.seconds:
+        line += f"; {rival.seconds / best.seconds:.2f}x {name} measured"
+        line += f", {rival.predicted / best.predicted:.2f}x predicted for the layers" if best.predicted else ""
     lines = [line]
     if all(form.dense for form in best.forms.values()):
         tried = any(not point.form.dense for points in search.table.points.values() for point in points)

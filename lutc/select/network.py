@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy.typing as npt
 import onnx
 
+from lutc.errors import UsageError
 from lutc.fit.executor import CutModel, Tensors
 from lutc.fit.sites import activation_bytes, dense_layer
 from lutc.observe.inputs import Batch
@@ -31,8 +32,18 @@ class Network:
         self._dense = [dense_layer(site, self.cut, threads) for site in self.sites]
 
     def cost(self, batch: Batch) -> int:
-        """Most bytes that a batch keeps alive: the original's tensors, and those behind a changed layer."""
-        return 2 * activation_bytes(self.cut, batch)
+        """Most bytes that a batch keeps alive: the original's tensors, and those behind a changed layer.
+
+        Raises:
+            UsageError: The original cannot run the batch.
+        """
+        try:
+            return 2 * activation_bytes(self.cut, batch)
+        except Exception as error:  # ONNX Runtime's exceptions share no base
+            if not type(error).__module__.startswith("onnxruntime"):
+                raise
+            shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in batch.items())
+            raise UsageError(f"the model cannot run the calibration sample of shapes {shapes}: {error}") from error
 
     def rows(self, batch: Batch) -> list[int]:
         """Rows of the outputs of each layer for a batch: what it is fitted to; of a convolution, positions."""

@@ -19,6 +19,9 @@ from lutc.session import InferenceSession
 DRAFTS = {"divergence": 3, "score": 6}
 """Drafts that are built at most, beside all-int8 and fp32."""
 
+_INT8, _FP32 = "all int8", "fp32"
+"""Names of the trials that everything is compared with."""
+
 _SLOWER = 1.1
 """A layer has clearly lost time where it takes this many times its int8 form's."""
 
@@ -104,12 +107,12 @@ class Search:
 
     def run(self) -> Trial:
         """The fastest artifact that keeps the budget; where none does, the most accurate one."""
-        int8 = self._trial("all int8", self.table.uniform(INT8))
+        int8 = self._trial(_INT8, self.table.uniform(INT8))
         if self.budget.metric == "divergence":
             # What layers do not explain, integer attention does.
             extra = int8.divergence - int8.expected
             self.table.integer_attention = extra <= _ATTENTION * self.budget.limit
-        self._trial("fp32", self.table.uniform(FP32))
+        self._trial(_FP32, self.table.uniform(FP32))
         if self.table.has_choice():
             self._drafts()
         best = self._best()
@@ -218,11 +221,15 @@ class Search:
                 self.reverted.setdefault(twin, {}).setdefault(form, max(more, 0.0))
         return found
 
+    def baselines(self) -> list[Trial]:
+        """All-int8, and fp32 where that is another model."""
+        return [trial for trial in self.trials if trial.name in (_INT8, _FP32)]
+
     def _best(self) -> Trial:
         kept = [trial for trial in self.trials if self.budget.holds(trial.loss(self.budget))]
         if not kept:
             return min(self.trials, key=lambda trial: (_number(trial.loss(self.budget)), trial.predicted))
-        dense = [trial for trial in kept if trial in self.trials[:2]]
+        dense = [trial for trial in self.baselines() if trial in kept]
         kept.sort(key=self._expected_seconds)
         return next((trial for trial in kept if not any(_clearly_slower(trial, other) for other in dense)), kept[0])
 
