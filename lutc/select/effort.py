@@ -26,6 +26,9 @@ _DRAFTS = 1.4
 _POSITION = 0.65
 """Work at a position of a convolution, as part of that of a row: its taps share pixels."""
 
+_SESSIONS = 2e8
+"""Bytes that ONNX Runtime and BLAS keep for themselves while they work."""
+
 LONGEST = 600.0
 """Work of trying candidates at most, in seconds of one core of the machine that `_units` knows."""
 
@@ -109,7 +112,7 @@ class Effort:
             candidates,
             sum(candidates.values()),
             _DRAFTS * (fits + 2 * run_all),
-            resident() + activations + largest + weights,
+            resident() + activations + largest + weights + _SESSIONS,
         )
 
     def describe(self) -> str:
