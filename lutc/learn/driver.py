@@ -17,7 +17,7 @@ from lutc.fit import FitResult
 from lutc.fit.linear import Factors
 from lutc.fit.session import LookupSession
 from lutc.ir.graph import LUTC_DOMAIN, is_op
-from lutc.ir.parameters import LookupParameters
+from lutc.ir.parameters import ConvParameters, LookupParameters
 from lutc.learn.export import Usage, export
 from lutc.learn.graph import GraphModule, LayerMaker, check_learnable
 from lutc.learn.layers import LookupLayer
@@ -34,7 +34,8 @@ SAMPLE_BYTES = 1_000_000_000
 _VARIANCE_BATCHES = 8
 
 _FREE_WIDTH = 6
-"""Gain codebooks of at least so many features keep free tables, where the fit chose them: K / V times the work."""
+"""Gain codebooks of linear layers keep free tables, where the fit chose them, from so many features on: they take K / V
+times the product. In convolutions the encode costs as much as the product, in plain forms tied tables are hopeless."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,8 +137,9 @@ def _maker(settings: Settings) -> LayerMaker:
 
     def make(parameters: LookupParameters, factors: Factors) -> LookupLayer:
         refitted = parameters.table.size > 0 and not factors.exact
-        wide = parameters.gain_limit == 0 or parameters.groups.shape[1] >= _FREE_WIDTH
-        free = refitted and (settings.tables == "free" or (settings.tables == "auto" and wide))
+        cheap = isinstance(parameters, ConvParameters) or parameters.groups.shape[1] >= _FREE_WIDTH
+        pays = cheap or parameters.gain_limit == 0
+        free = refitted and (settings.tables == "free" or (settings.tables == "auto" and pays))
         return LookupLayer(parameters, factors, free=free)
 
     return make
