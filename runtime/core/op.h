@@ -46,6 +46,7 @@ struct StepDef {
 /// Facts about the machine and session that factories may use (to pick kernels, to pack weights).
 struct BuildContext {
   const kernels::KernelTable* kernels = nullptr;  ///< the table chosen for this ISA; never null
+  int64_t table_bytes = 0;  ///< of all lookup tables of the plan: many of them come from memory at every run
 };
 
 class InferContext {

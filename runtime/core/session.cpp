@@ -113,7 +113,12 @@ Status Session::build_steps() {
   if (tables_ != nullptr) folded_bytes_ = tables_->bytes();
   defs_.resize(plan_.steps.size());
   totals_.resize(plan_.steps.size());
-  const BuildContext build = {kernels_};
+  BuildContext build = {kernels_};
+  for (const PlanStep& step : plan_.steps) {
+    const bool lookups = step.op == "lut_linear" || step.op == "lut_conv";
+    const int table = lookups && step.inputs.size() > 1 ? step.inputs[1] : -1;
+    if (table >= 0 && known_[table].data != nullptr) build.table_bytes += static_cast<int64_t>(known_[table].bytes());
+  }
   for (size_t i = 0; i < plan_.steps.size(); ++i) {
     const PlanStep& step = plan_.steps[i];
     StepDef& def = defs_[i];

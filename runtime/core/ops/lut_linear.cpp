@@ -9,6 +9,9 @@ namespace {
 constexpr int64_t kTileColumns = 48;
 /// Most tiles of rows that one pass over the table serves: their codes and sums stay in a level 2 cache.
 constexpr int64_t kGroupTiles = 4;
+/// Tables of a plan that stay in cache from run to run. Beyond, the kernel is called tile by tile, which spreads the
+/// fetching of the next block better; within, one call for all tiles is faster.
+constexpr int64_t kCachedTables = int64_t{16} << 20;
 
 class LutLinear final : public LutConsumer {
  public:
@@ -25,6 +28,7 @@ class LutLinear final : public LutConsumer {
     LUTC_RETURN_IF_ERROR(init_table(build));
     geometry_ = CodesGeometry(kernels_, codebooks_, gain_limit_);
     tile_rows_ = kernels_->block_panels * kernels_->panel_rows;
+    many_panels_ = kernels_->many_panels && build.table_bytes < kCachedTables;
     scratch_ = static_cast<size_t>(kGroupTiles * tile_rows_ * kTileColumns * 4 +
                                    (2 * codebooks_ + outputs_ * 4 + 64 * 4 + 127) / 64 * 64);
     return Status::ok();
@@ -117,9 +121,9 @@ class LutLinear final : public LutConsumer {
     b.taps = &tap;
     b.tap_count = 1;
     b.acc_stride = acc_stride;
-    const int64_t call_rows = kernels_->many_panels ? s.rows : tile_rows_;
+    const int64_t call_rows = many_panels_ ? s.rows : tile_rows_;
     // Passes that fetch: of a call with many panels those over whole tiles.
-    const int64_t fetching = kernels_->many_panels ? std::max<int64_t>(1, s.rows / tile_rows_) : tiles;
+    const int64_t fetching = many_panels_ ? std::max<int64_t>(1, s.rows / tile_rows_) : tiles;
     for (int64_t n = 0; n < s.columns; n += kernels_->block_columns) {
       b.columns = static_cast<int>(std::min<int64_t>(kernels_->block_columns, s.columns - n));
       b.table = table_ + (s.column + n) * geometry_.units * cell;
@@ -235,6 +239,7 @@ class LutLinear final : public LutConsumer {
 
   CodesGeometry geometry_;
   int64_t tile_rows_ = 0;
+  bool many_panels_ = false;
   size_t scratch_ = 0;
 };
 
