@@ -33,6 +33,7 @@ from lutc._runtime import kernels
 from lutc.evaluate import load_callable
 from lutc.fit.native import lookup_on
 from lutc.ir import lookup
+from lutc.ir.expand import TableFactors, expanded
 from lutc.ir.graph import OPSET
 from lutc.ir.parameters import ConvParameters, LookupParameters, ProjectParameters
 from lutc.session import InferenceSession
@@ -57,8 +58,18 @@ class Layer:
     projection: ProjectParameters | None
 
 
-def _arrays(node: ir.Node) -> list[NDArray[Any]]:
-    return [value.const_value.numpy() for value in node.inputs[1:]]  # type: ignore[union-attr]
+def _arrays(node: ir.Node, first: int = 1) -> list[NDArray[Any]]:
+    return [_array(value) for value in node.inputs[first:] if value is not None]
+
+
+def _array(value: ir.Value) -> NDArray[Any]:
+    """A constant, or a table made from its factors."""
+    maker = value.producer()
+    if maker is not None:
+        group = maker.attributes["group"].as_int() if "group" in maker.attributes else 1
+        return expanded(TableFactors(*_arrays(maker, first=0), group=group))
+    assert value.const_value is not None
+    return value.const_value.numpy()
 
 
 def lookup_layers(model: ir.Model) -> list[Layer]:
