@@ -22,7 +22,7 @@ from lutc.learn.samples import Batch, Minibatches, chunks, tensors, token_mask
 
 State = dict[str, Tensor]
 
-RATE = 8e-3
+RATE = 4e-3
 """The peak rate is this times the root of the divergence: near the original, larger steps than that do harm."""
 
 _WARM_UP = 0.03
