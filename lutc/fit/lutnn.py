@@ -22,7 +22,7 @@ from lutc.fit.encode import group_rows
 from lutc.fit.encoder import choose_inv_scale, even_groups, pad_groups
 from lutc.fit.executor import CutModel
 from lutc.fit.linear import Factors, FittedLayer
-from lutc.fit.model import FitResult, _report, _rewrite
+from lutc.fit.model import FitResult, layer_report, rewritten
 from lutc.fit.parallel import available_threads, use_threads
 from lutc.fit.sites import dense_layer, site_geometry, token_mask
 from lutc.fit.tied import as_constant, by_taps, tied_table
@@ -157,10 +157,10 @@ def fit_lutnn(
             layers[site.output[0]] = _initialised(cut, site, choice, rows[site.output[0]], seed + index)
     if progress:
         progress("fit", len(cut.sites), len(cut.sites), "")
-    reports = [_report(choice, layers[name]) for name, choice in wanted.items()]
+    reports = [layer_report(choice, layers[name]) for name, choice in wanted.items()]
     factors = {name: layer.factors for name, layer in layers.items()}
     samples = sum(_size(batch) for batch in batches)
-    return FitResult(_rewrite(model, wanted, layers), reports, samples, {}, factors)
+    return FitResult(rewritten(model, wanted, layers), reports, samples, {}, factors)
 
 
 def _size(batch: Batch) -> int:

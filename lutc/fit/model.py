@@ -139,9 +139,9 @@ def fit_model(
         errors = run.finish()
     if progress:
         progress("fit", len(cut.sites), len(cut.sites), "")
-    reports = [_report(choice, run.layers[name]) for name, choice in wanted.items()]
+    reports = [layer_report(choice, run.layers[name]) for name, choice in wanted.items()]
     factors = {name: layer.factors for name, layer in run.layers.items()}
-    return FitResult(_rewrite(model, wanted, run.layers), reports, kept.samples, errors, factors)
+    return FitResult(rewritten(model, wanted, run.layers), reports, kept.samples, errors, factors)
 
 
 class _Run:
@@ -261,7 +261,7 @@ class _Run:
         return errors
 
 
-def _report(choice: LayerChoice, layer: FittedLayer) -> LayerReport:
+def layer_report(choice: LayerChoice, layer: FittedLayer) -> LayerReport:
     projection = layer.projection
     expanded = layer.lookup.nbytes + (projection.nbytes if projection else 0)
     stored = expanded
@@ -280,7 +280,7 @@ def _report(choice: LayerChoice, layer: FittedLayer) -> LayerReport:
     )
 
 
-def _rewrite(model: ir.Model, wanted: Iterable[str], layers: dict[str, FittedLayer]) -> ir.Model:
+def rewritten(model: ir.Model, wanted: Iterable[str], layers: dict[str, FittedLayer]) -> ir.Model:
     """A copy of the model with the fitted layers in place of the dense ones."""
     copy = ir.from_proto(ir.to_proto(model))
     assert isinstance(copy, ir.Model)

@@ -6,7 +6,6 @@ import dataclasses
 import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 _PACKAGES = ("lutc", "numpy", "scipy", "onnx", "onnx-ir", "onnxruntime", "torch")
 
@@ -76,17 +75,10 @@ def versions() -> dict[str, str]:
 def machine() -> dict[str, str]:
     """The CPU, the kernels it can run, the system."""
     from lutc import _runtime
+    from lutc.cost.machine import cpu_name
 
-    fields: dict[str, str] = {}
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            fields.setdefault(key.strip(), value.strip())
-    family = f"family {fields['cpu family']}, model {fields.get('model', '?')}" if "cpu family" in fields else ""
-    names = (fields.get("vendor_id", ""), fields.get("model name", platform.processor()), family)
     return {
-        "CPU": ", ".join(name for name in names if name),
+        "CPU": cpu_name(),
         "kernels": ", ".join(_runtime.available_isas()),
         "system": f"{platform.system()} {platform.machine()}",
     }

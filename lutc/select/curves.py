@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy.typing as npt
 import onnx
 
 from lutc.errors import UsageError
+from lutc.fit.checkpoint import checkpoint_key
 from lutc.fit.conv import fit_conv
 from lutc.fit.convolve import Convolution, dense_convolution
 from lutc.fit.executor import Tensors
@@ -90,16 +90,9 @@ class Curves:
         os.replace(temporary, self._path)
 
 
-def curves_key(model: bytes, batches: Sequence[Batch], seed: int, version: str) -> str:
-    """A hash of what the measurements depend on: 24 hex digits."""
-    digest = hashlib.sha256(model)
-    digest.update(f"{version} {seed} {ROWS}".encode())
-    for batch in batches:
-        for name in sorted(batch):
-            array = np.ascontiguousarray(batch[name])
-            digest.update(f"{name} {array.dtype} {array.shape}".encode())
-            digest.update(array.tobytes())
-    return digest.hexdigest()[:24]
+def curves_key(model: bytes, batches: Iterable[Batch], seed: int) -> str:
+    """A name for what the measurements depend on."""
+    return f"{checkpoint_key(model, batches, seed)}-{ROWS}"
 
 
 def measure_curves(

@@ -12,7 +12,6 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from lutc import __version__
 from lutc._runtime import available_isas
 from lutc.build import Builder, Built
 from lutc.cost import CostModel, LayerShape, layer_shapes
@@ -124,7 +123,7 @@ def select(
     _announce(progress, budget, times, samples, cost)
     curves = Curves(
         resume,
-        curves_key(proto.SerializeToString(deterministic=True), [*train, *samples.judge], builder.seed, __version__),
+        curves_key(proto.SerializeToString(deterministic=True), [*train, *samples.judge], builder.seed),
     )
     priced, fewer = thinned(network, priced, train)
     if fewer:
