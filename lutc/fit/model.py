@@ -262,6 +262,7 @@ class _Run:
 
 
 def layer_report(choice: LayerChoice, layer: FittedLayer) -> LayerReport:
+    """The row of a fitted layer."""
     projection = layer.projection
     expanded = layer.lookup.nbytes + (projection.nbytes if projection else 0)
     stored = expanded
