@@ -12,7 +12,7 @@ import numpy as np
 from lutc._ort import ort_session
 from lutc.errors import UsageError
 from lutc.observe import InputSpec, open_source, validate
-from lutc.observe.inputs import split_batch
+from lutc.observe.inputs import count_samples, split_batch
 from lutc.progress import Progress
 from lutc.synthetic import numpy_dtype
 
@@ -61,7 +61,7 @@ def evaluate(
         found = compiled.run(names, feeds)
         for name, want, got in zip(names, expected, found, strict=True):
             measures[name].add(np.asarray(want), np.asarray(got))
-        samples += max((len(array) for array in feeds.values() if array.ndim), default=1)
+        samples += count_samples(feeds)
         progress.update(count)
     progress.finish()
     if not samples:

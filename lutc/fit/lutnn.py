@@ -29,7 +29,7 @@ from lutc.fit.tied import as_constant, by_taps, tied_table
 from lutc.forms import LayerChoice
 from lutc.ir.parameters import ConvParameters, LookupParameters
 from lutc.observe import CalibrationSource, input_specs
-from lutc.observe.inputs import Batch, split_batch, validate
+from lutc.observe.inputs import Batch, count_samples, split_batch, validate
 
 Floats = npt.NDArray[np.float32]
 
@@ -159,12 +159,8 @@ def fit_lutnn(
         progress("fit", len(cut.sites), len(cut.sites), "")
     reports = [layer_report(choice, layers[name]) for name, choice in wanted.items()]
     factors = {name: layer.factors for name, layer in layers.items()}
-    samples = sum(_size(batch) for batch in batches)
+    samples = sum(count_samples(batch) for batch in batches)
     return FitResult(rewritten(model, wanted, layers), reports, samples, {}, factors)
-
-
-def _size(batch: Batch) -> int:
-    return max((array.shape[0] for array in batch.values() if array.ndim), default=1)
 
 
 def _first_samples(model: ir.Model, source: CalibrationSource) -> list[Batch]:
@@ -175,7 +171,7 @@ def _first_samples(model: ir.Model, source: CalibrationSource) -> list[Batch]:
     for raw in source.batches(specs):
         for batch in split_batch(validate(raw, specs, seen), specs, _BATCH):
             kept.append(batch)
-            seen += _size(batch)
+            seen += count_samples(batch)
             if seen >= SAMPLES:
                 return kept
     if not kept:

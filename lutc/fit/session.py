@@ -15,13 +15,12 @@ from lutc.fit.encode import lookup_linear
 from lutc.fit.executor import CutModel, Tensors
 from lutc.fit.parallel import use_threads
 from lutc.fit.projection import apply_projection
+from lutc.ir.expand import EXPAND_OPS, TableFactors, expanded
 from lutc.ir.expand import INPUTS as EXPAND_INPUTS
-from lutc.ir.expand import TableFactors, expanded
 from lutc.ir.lookup import DOMAIN
 from lutc.ir.parameters import INPUTS, ConvParameters, LookupParameters, ProjectParameters
 
 LOOKUP_OPS = ("LutLinear", "LutConv", "Project")
-EXPAND_OPS = ("ExpandTable", "ExpandConvTable")
 
 
 class LookupSession:

@@ -18,6 +18,9 @@ LARGEST_MUL = 1e15
 INPUTS = ("atoms", "weight", "groups", "codebook_mul", "column_mul")
 """Inputs of ExpandTable and ExpandConvTable, in order."""
 
+EXPAND_OPS = ("ExpandTable", "ExpandConvTable")
+"""Nodes that make tables from factors."""
+
 _DTYPES = dict(zip(INPUTS, ("int8", "int8", "int32", "float32", "float32"), strict=True))
 
 

@@ -27,6 +27,7 @@ from lutc.learn.processes import Processes
 from lutc.learn.samples import Batch, Minibatches, chunks, hold_out, tensors, token_mask
 from lutc.learn.trainer import Point, Settings, Trainer, restore
 from lutc.observe import CalibrationSource, input_specs, keep_samples
+from lutc.observe.inputs import batch_bytes, count_samples
 
 SAMPLE_BYTES = 1_000_000_000
 """Bytes of samples kept."""
@@ -87,7 +88,7 @@ def learn(
         torch.set_num_threads(threads)
     note = (getattr(progress, "note", None) if processes.main else None) or (lambda text: None)
     specs = input_specs(original)
-    kept = keep_samples(source, specs, cost=_bytes, budget=SAMPLE_BYTES, seed=settings.seed)
+    kept = keep_samples(source, specs, cost=batch_bytes, budget=SAMPLE_BYTES, seed=settings.seed)
     training, held_out = hold_out(kept.batches, settings.seed)
     minibatches = Minibatches(training, specs, settings.batch, settings.seed)
     teacher = GraphModule(original).fast(processes.device).requires_grad_(False)
@@ -96,7 +97,7 @@ def learn(
     outputs = [str(v.name) for v in original.graph.outputs if v.dtype is None or v.dtype.is_floating_point()]
     variance = _variance(teacher, training, [*taps, *outputs], settings.batch, processes.device)
     outputs = [name for name in outputs if name in variance]
-    held = sum(len(next(iter(batch.values()))) for batch in held_out)
+    held = sum(map(count_samples, held_out))
     note(f"learning from {minibatches.samples} samples on {processes.device}, judged on {held} others")
     checkpoint = None
     if checkpoint_dir is not None:
@@ -143,10 +144,6 @@ def _maker(settings: Settings) -> LayerMaker:
         return LookupLayer(parameters, factors, free=free)
 
     return make
-
-
-def _bytes(batch: Batch) -> int:
-    return sum(array.nbytes for array in batch.values())
 
 
 def _taps(model: ir.Model) -> list[str]:

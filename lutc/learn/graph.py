@@ -13,15 +13,13 @@ from torch import Tensor, nn
 
 from lutc.errors import UnsupportedModelError
 from lutc.fit.linear import Factors
+from lutc.ir.expand import EXPAND_OPS
 from lutc.ir.graph import LUTC_DOMAIN, array, is_op
 from lutc.ir.int8 import quantise_weight
 from lutc.ir.parameters import INPUTS, ConvParameters, LookupParameters, ProjectParameters
 from lutc.learn.layers import LookupLayer, ProjectLayer, fake_quantise, fast_products
 from lutc.learn.lutnn import LutnnLayer
 from lutc.learn.ops import OPS, Op
-
-TABLE_MAKERS = ("ExpandTable", "ExpandConvTable")
-"""Nodes that make tables from factors: learning reads neither them nor the tables."""
 
 _NORMALISATIONS = ("LayerNormalization", "RMSNormalization", "BatchNormalization")
 
@@ -35,7 +33,7 @@ def _key(node: ir.Node) -> str:
 
 def check_learnable(model: ir.Model) -> None:
     """Raise UnsupportedModelError naming every node that the interpreter does not know."""
-    known = {*OPS, *(f"{LUTC_DOMAIN}::{name}" for name in ("LutLinear", "LutConv", "Project", *TABLE_MAKERS))}
+    known = {*OPS, *(f"{LUTC_DOMAIN}::{name}" for name in ("LutLinear", "LutConv", "Project", *EXPAND_OPS))}
     lines = [f"  {n.name or n.outputs[0].name}: {_key(n)}" for n in model.graph if _key(n) not in known]
     if lines:
         raise UnsupportedModelError(
@@ -128,7 +126,7 @@ class GraphModule(nn.Module):
         output = str(node.outputs[0].name)
         x = str(node.inputs[0].name) if node.inputs and node.inputs[0] is not None else ""
         label = f"{_key(node)} '{node.name or output}'"
-        if is_op(node, *TABLE_MAKERS, domain=LUTC_DOMAIN):
+        if is_op(node, *EXPAND_OPS, domain=LUTC_DOMAIN):
             return
         if is_op(node, "LutLinear", "LutConv", domain=LUTC_DOMAIN):
             layer = self._maker(lookup_parameters(node), self.factors[output])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lutc.observe import InputSpec
+from lutc.observe.inputs import count_samples
 
 Batch = dict[str, npt.NDArray]
 
@@ -32,18 +33,13 @@ def hold_out(batches: Sequence[Batch], seed: int) -> tuple[list[Batch], list[Bat
         cut = size - max(size // HELD_OUT_SHARE, 1)
         return [{k: v[:cut] for k, v in batch.items()}], [{k: v[cut:] for k, v in batch.items()}]
     order = np.random.default_rng((seed, 0x1EA2)).permutation(len(batches))
-    total = sum(map(count, batches))
+    total = sum(map(count_samples, batches))
     limit = min(total // HELD_OUT_SHARE, HELD_OUT_LIMIT)
     held: list[int] = []
-    while len(held) < len(batches) - 1 and (not held or sum(count(batches[i]) for i in held) < limit):
+    while len(held) < len(batches) - 1 and (not held or sum(count_samples(batches[i]) for i in held) < limit):
         held.append(int(order[len(held)]))
     chosen = set(held)
     return [b for i, b in enumerate(batches) if i not in chosen], [batches[i] for i in sorted(held)]
-
-
-def count(batch: Batch) -> int:
-    """Samples in a batch."""
-    return max((array.shape[0] for array in batch.values() if array.ndim), default=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +70,10 @@ class Minibatches:
             if free and len(firsts) == 1 and -1 not in firsts:
                 groups.setdefault(tuple((k, batch[k].shape[1:]) for k in sorted(batch)), []).append(batch)
             else:
-                self._pools.append(_Pool(batch, count(batch), True))
+                self._pools.append(_Pool(batch, count_samples(batch), True))
         for members in groups.values():
             arrays = {name: np.concatenate([member[name] for member in members]) for name in members[0]}
-            self._pools.append(_Pool(arrays, sum(map(count, members)), False))
+            self._pools.append(_Pool(arrays, sum(map(count_samples, members)), False))
         self._size, self._seed = size, seed
         self._epoch, self._plan = -1, self._shuffled(0)
         self._epoch = 0

@@ -14,6 +14,16 @@ from lutc.errors import UsageError
 Batch = dict[str, npt.NDArray]
 
 
+def count_samples(batch: Mapping[str, npt.NDArray]) -> int:
+    """Samples in a batch: the longest first axis of its arrays."""
+    return max((array.shape[0] for array in batch.values() if array.ndim), default=1)
+
+
+def batch_bytes(batch: Mapping[str, npt.NDArray]) -> int:
+    """Bytes of all arrays of a batch."""
+    return sum(array.nbytes for array in batch.values())
+
+
 @dataclasses.dataclass(frozen=True)
 class InputSpec:
     """One input of a model.

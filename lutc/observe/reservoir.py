@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from lutc.errors import UsageError
-from lutc.observe.inputs import Batch, InputSpec, split_batch, validate
+from lutc.observe.inputs import Batch, InputSpec, batch_bytes, count_samples, split_batch, validate
 from lutc.observe.sources import CalibrationSource
 
 DEFAULT_BUDGET = 1_500_000_000
@@ -34,14 +34,6 @@ class Kept:
     samples: int
     seen: int
     cost: int
-
-
-def _nbytes(batch: Batch) -> int:
-    return sum(array.nbytes for array in batch.values())
-
-
-def _samples(batch: Batch) -> int:
-    return max((array.shape[0] for array in batch.values() if array.ndim), default=1)
 
 
 def keep_samples(
@@ -79,10 +71,10 @@ def keep_samples(
         checked = split_batch(dict(raw), specs, _BATCH) if _splittable(raw, specs) else [dict(raw)]
         for part in checked:
             batch = validate(part, specs, seen)
-            seen += _samples(batch)
+            seen += count_samples(batch)
             if ratio == 0.0:
-                ratio = cost(batch) / max(_nbytes(batch), 1)
-            price = round(ratio * _nbytes(batch))
+                ratio = cost(batch) / max(batch_bytes(batch), 1)
+            price = round(ratio * batch_bytes(batch))
             heapq.heappush(heap, (-float(rng.random()), index, price, batch))
             spent, index = spent + price, index + 1
             while spent > budget and len(heap) > 1:
@@ -90,7 +82,7 @@ def keep_samples(
     if not heap:
         raise UsageError(f"{source.name}: no calibration samples; one is enough to start, a thousand are good")
     batches = [batch for _, _, _, batch in sorted(heap, key=lambda entry: entry[1])]
-    return Kept(batches, sum(map(_samples, batches)), seen, spent)
+    return Kept(batches, sum(map(count_samples, batches)), seen, spent)
 
 
 def _splittable(raw: object, specs: Sequence[InputSpec]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from lutc.cost import CostModel, LayerShape
 from lutc.errors import UsageError
@@ -150,8 +150,3 @@ def _beats(other: Priced, item: Priced) -> bool:
 def seconds_of(form: Form, shape: LayerShape | None, cost: CostModel, total_bytes: float) -> float:
     """Predicted time of a form; 0 where no run executes the layer."""
     return 0.0 if shape is None else cost.seconds(shape, form, constant_bytes=total_bytes)
-
-
-def merge_choices(int8: Sequence[LayerChoice], lookups: Sequence[LayerChoice]) -> Mapping[str, list[Form]]:
-    """`allowed_forms` of every layer by name."""
-    return {a.name: allowed_forms(a, b) for a, b in zip(int8, lookups, strict=True)}

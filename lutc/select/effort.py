@@ -14,11 +14,11 @@ from lutc.fit.linear import fit_linear
 from lutc.fit.model import MAX_ROWS
 from lutc.fit.parallel import use_threads
 from lutc.forms import FP32, Form, LayerChoice
-from lutc.observe.inputs import Batch
+from lutc.observe.inputs import Batch, count_samples
 from lutc.select.candidates import Priced, constant_bytes, lookups_columns
 from lutc.select.curves import ROWS, Curves
 from lutc.select.network import Network
-from lutc.select.samples import Samples, count
+from lutc.select.samples import Samples
 
 _DRAFTS = 1.4
 """Whole fits that a search makes on average: later drafts fit again only what stands behind a change."""
@@ -85,8 +85,8 @@ class Effort:
             network.outputs(samples.judge)
             run = time.perf_counter() - begin
         rows = network.rows(samples.final[0])
-        per_sample = [size / count(samples.final[0]) for size in rows]
-        total, few = sum(map(count, samples.final)), sum(map(count, train))
+        per_sample = [size / count_samples(samples.final[0]) for size in rows]
+        total, few = sum(map(count_samples, samples.final)), sum(map(count_samples, train))
         candidates: dict[tuple[str, str], float] = {}
         fits = 0.0
         largest = 0.0
@@ -105,8 +105,8 @@ class Effort:
                 cap = MAX_ROWS if choice.kind == "linear" else _POSITIONS
                 fits += speed * _units(choice, form, min(total * per_sample[index], cap), True)
                 largest = max(largest, _fit_bytes(choice, form, min(total * per_sample[index], cap)))
-        activations = 2 * sum(network.cost(batch) for batch in samples.final[:1]) / count(samples.final[0]) * total / 2
-        run_all = run * total / max(sum(map(count, samples.judge)), 1)
+        activations = network.cost(samples.final[0]) / count_samples(samples.final[0]) * total
+        run_all = run * total / max(sum(map(count_samples, samples.judge)), 1)
         weights = _COPIES * sum(constant_bytes(FP32, choice) for choice, _ in priced.values())
         return cls(
             candidates,
@@ -132,8 +132,8 @@ def thinned(network: Network, priced: Layers, train: Sequence[Batch]) -> tuple[L
     Returns:
         What is left, and whether that is less.
     """
-    few = sum(map(count, train))
-    rows = [few * size / count(train[0]) for size in network.rows(train[0])]
+    few = sum(map(count_samples, train))
+    rows = [few * size / count_samples(train[0]) for size in network.rows(train[0])]
     place = {site.output[0]: index for index, site in enumerate(network.sites)}
     left = {output: (choice, list(forms)) for output, (choice, forms) in priced.items()}
     work = {

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from lutc.errors import UsageError
 from lutc.observe import DEFAULT_BUDGET, CalibrationSource, input_specs, keep_samples
-from lutc.observe.inputs import Batch, InputSpec, split_batch
+from lutc.observe.inputs import Batch, InputSpec, count_samples, split_batch
 
 JUDGES = 128
 """Samples on which every candidate is tried."""
@@ -67,7 +67,7 @@ def deal_samples(
     """
     specs = input_specs(model)
     batches = keep_samples(source, specs, cost=cost, budget=budget, seed=seed).batches
-    total = sum(map(count, batches))
+    total = sum(map(count_samples, batches))
     if len(batches) < _PARTS:
         limit = max(1, -(-total // _PARTS))
         batches = [part for batch in batches for part in split_batch(batch, specs, limit)]
@@ -83,21 +83,16 @@ def deal_samples(
 def _take(batches: list[Batch], samples: float) -> list[Batch]:
     """Moves batches off the end until they hold so many samples; at least one moves and one stays."""
     taken = [batches.pop()]
-    while len(batches) > 2 and sum(map(count, taken)) < samples:
+    while len(batches) > 2 and sum(map(count_samples, taken)) < samples:
         taken.append(batches.pop())
     return taken
-
-
-def count(batch: Batch) -> int:
-    """Samples of a batch."""
-    return max((array.shape[0] for array in batch.values() if array.ndim), default=1)
 
 
 def first_samples(batches: Sequence[Batch], samples: int) -> list[Batch]:
     """Whole batches from the first on, until they hold so many samples."""
     taken: list[Batch] = []
     for batch in batches:
-        if sum(map(count, taken)) >= samples:
+        if sum(map(count_samples, taken)) >= samples:
             break
         taken.append(batch)
     return taken
@@ -153,7 +148,7 @@ def _time_shape(
         if wanted is None and axis == 0:
             wanted = 1
         if wanted is None:
-            seen = [batch[spec.name].shape[axis] for batch in samples for _ in range(count(batch))]
+            seen = [batch[spec.name].shape[axis] for batch in samples for _ in range(count_samples(batch))]
             wanted = int(statistics.median_high(seen))
         sizes.append(int(wanted))
     return tuple(sizes)

@@ -6,7 +6,8 @@ import pytest
 
 from lutc.errors import UsageError
 from lutc.observe import open_source
-from lutc.select.samples import count, deal_samples, first_samples, time_shapes
+from lutc.observe.inputs import count_samples
+from lutc.select.samples import deal_samples, first_samples, time_shapes
 
 
 def model(*inputs):
@@ -41,7 +42,7 @@ def test_one_sample_has_every_duty():
 
 def test_first_samples_takes_whole_batches():
     batches = [numbered(0, 5), numbered(5, 5), numbered(10, 5)]
-    assert sum(map(count, first_samples(batches, 6))) == 10
+    assert sum(map(count_samples, first_samples(batches, 6))) == 10
 
 
 def test_open_dims_are_the_median_and_the_batch_is_one():

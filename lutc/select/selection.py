@@ -19,7 +19,7 @@ from lutc.cost.store import isa_of
 from lutc.fit.parallel import available_threads
 from lutc.forms import FP32, Form, LayerChoice
 from lutc.observe import CalibrationSource, open_source
-from lutc.observe.inputs import Batch
+from lutc.observe.inputs import Batch, count_samples
 from lutc.progress import Progress
 from lutc.select.budget import Budget
 from lutc.select.candidates import Priced, allowed_forms, constant_bytes, priced_candidates, seconds_of
@@ -30,7 +30,7 @@ from lutc.select.effort import Effort, Layers, resident, thinned
 from lutc.select.explain import conclusion, measured_rows, selection_report
 from lutc.select.meter import Meter
 from lutc.select.network import Network
-from lutc.select.samples import Samples, count, deal_samples, first_samples, time_shapes
+from lutc.select.samples import Samples, deal_samples, first_samples, time_shapes
 from lutc.select.search import Search, Trial
 
 _FITTED = 256
@@ -172,14 +172,14 @@ def _announce(
     if samples.shared:
         progress.note("select: too few samples to set any aside: what is measured on them flatters")
     else:
-        fit, judge, verify = (sum(map(count, part)) for part in (samples.fit, samples.judge, samples.verify))
+        fit, judge, verify = (sum(map(count_samples, part)) for part in (samples.fit, samples.judge, samples.verify))
         progress.note(f"select: {fit} samples fit, {judge} judge forms, {verify} verify")
 
 
 def _training_samples(network: Network, batches: Sequence[Batch]) -> list[Batch]:
     """The samples that candidates are fitted to: enough for ROWS rows of the layer that has fewest."""
     rows = network.rows(batches[0])
-    per_sample = max(min(rows, default=1) // count(batches[0]), 1)
+    per_sample = max(min(rows, default=1) // count_samples(batches[0]), 1)
     return first_samples(batches, max(_FITTED, min(-(-ROWS // per_sample), ROWS)))
 
 
