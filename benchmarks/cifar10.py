@@ -71,6 +71,11 @@ def calibration() -> Iterator[dict[str, NDArray[Any]]]:
     yield from batches(load_images("train", CALIBRATION_IMAGES, seed=0)[0])
 
 
+def learning() -> Iterator[dict[str, NDArray[Any]]]:
+    """All 50,000 of them: for `--learn`, which profits from more."""
+    yield from batches(load_images("train", 1 << 20, seed=0)[0])
+
+
 def model(name: str = MODELS[0]) -> Path:
     """The ONNX model "resnet20" or "resnet56".
 
