@@ -193,7 +193,7 @@ def _reason_to_stay_fp32(node: ir.Node, kind: str, shape: tuple[int, ...]) -> st
     """
     if kind == "linear" and (shape[0] < 16 or shape[1] < 16):
         return f"tiny: {shape[0]} features to {shape[1]} outputs (at least 16 and 16 pay)"
-    if kind == "conv" and shape[1] == 1:
+    if kind == "conv" and _is_depthwise(node, shape):
         return "depthwise: int8 costs accuracy and gains no speed"
     return _impossible(kind, node, shape, INT8)
 
@@ -209,13 +209,18 @@ def _reason_for_no_lookups(node: ir.Node, kind: str, shape: tuple[int, ...], fir
     group = attribute(node, "group", 1)
     if first_conv:
         return "first convolution"
-    if per_group == 1:
+    if _is_depthwise(node, shape):
         return "depthwise"
     if per_group < 8 or outputs // group < 8:
         return f"tiny: {per_group} channels to {outputs // group} outputs a group (at least 8 and 8 pay)"
     if last:
         return "classifier of a convolutional network"
     return "" if _canonical_pads(node) else f"auto_pad {attribute(node, 'auto_pad')} is not canonical"
+
+
+def _is_depthwise(node: ir.Node, shape: tuple[int, ...]) -> bool:
+    """Whether each channel has filters of its own; the stem of a model of one channel (speech, grey images) has not."""
+    return shape[1] == 1 and attribute(node, "group", 1) > 1
 
 
 def _canonical_pads(node: ir.Node) -> bool:
@@ -234,7 +239,7 @@ def _impossible(kind: str, node: ir.Node, shape: tuple[int, ...], form: Form) ->
     elif kind == "conv" and form.projection != "none":
         return "a convolution takes no projection"
     elif kind == "conv" and shape[1] == 1:
-        return "a depthwise convolution has nothing to group"
+        return "of one channel a group there is nothing to group"
     return "" if kind == "linear" or _canonical_pads(node) else "auto_pad is not canonical"
 
 

@@ -16,12 +16,12 @@ def constant(graph_inits, name, array):
     return value
 
 
-def small_network():
+def small_network(channels=3):
     """Convolutions 3 -> 16 (first), 16 -> 16 depthwise, 16 -> 32, then a linear 32 -> 10."""
     inits = []
-    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["n", 3, 8, 8]))
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["n", channels, 8, 8]))
     w = np.zeros
-    conv1 = ir.node("Conv", [x, constant(inits, "w1", w((16, 3, 3, 3), np.float32))], name="stem")
+    conv1 = ir.node("Conv", [x, constant(inits, "w1", w((16, channels, 3, 3), np.float32))], name="stem")
     conv2 = ir.node(
         "Conv", [conv1.outputs[0], constant(inits, "w2", w((16, 1, 3, 3), np.float32))],
         attributes={"group": 16}, name="depthwise",
@@ -94,6 +94,14 @@ def test_the_int8_preset_leaves_few_layers_alone():
     assert forms["depthwise"][0] == "fp32" and "accuracy" in forms["depthwise"][1]
     assert forms["classifier"][0] == "fp32" and "tiny" in forms["classifier"][1]
     assert str(choose_layers(small_network(), "int8", keep=[("depth", "int8")])[1].form) == "int8"
+
+
+def test_a_stem_of_one_channel_is_not_depthwise():
+    model = small_network(channels=1)
+    assert str(choose_layers(model, "int8")[0].form) == "int8"
+    assert choose_layers(model, "gain-v3")[0].why == "first convolution"
+    with pytest.raises(UsageError, match="one channel"):
+        choose_layers(model, "gain-v3", form=[("stem", "gain-v4")])
 
 
 def with_attention():
