@@ -25,8 +25,8 @@ import numpy as np
 
 from benchmarks import result_files, variants
 from benchmarks.artifacts import Artifacts, bound_call, open_artifact
-from benchmarks.data import data_folder
 from benchmarks.networks import Network, minilm, resnet20, ultraface
+from benchmarks.onnx_pack import every_model
 from benchmarks.random_layers import choose
 from lutc import cost
 from lutc.canonicalise import canonicalise
@@ -41,7 +41,6 @@ from lutc.roofline import constant_bytes
 
 FORMS = ("fp32", "int8", "gain-v3", "gain-v4", "gain-v6", "plain-v8", "plain-v16", "gain-v4-proj")
 _NOTE = "least wall time of each step over profiled runs; errors are of layers, encode and projection included"
-MOST_BYTES = 60 << 20  # of a model file among those of --every-model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,27 +125,6 @@ def row(network: Network, form: str, isa: str, layers: Sequence[Layer], source: 
         "measured_us": round(sum(layer.measured for layer in layers) * 1e6, 1),
         "worst": [{"layer": x.name, "error": round(x.error, 3), "us": round(x.measured * 1e6, 1)} for x in worst],
     }  # fmt: skip
-
-
-def every_model(only: str) -> Iterator[Network]:
-    """Models of the data folder whose names match, at their default shapes."""
-    for path in sorted(data_folder("onnx").rglob("*.onnx")):
-        if path.stat().st_size > MOST_BYTES or not re.search(only, path.stem):
-            continue
-        try:
-            feed = _feed(path)
-        except (LutcError, RuntimeError, ValueError, OSError) as error:
-            print(f"{path.name}: skipped, {str(error)[:100]}", file=sys.stderr)
-            continue
-        shape = "x".join(str(size) for size in next(iter(feed.values())).shape) if feed else ""
-        yield Network(path.stem, shape, functools.partial(Path, path), feed)
-
-
-def _feed(path: Path) -> dict[str, np.ndarray]:
-    from lutc._ort import ort_session
-    from lutc.synthetic import synthesise
-
-    return synthesise(ort_session(path, threads=1).get_inputs())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

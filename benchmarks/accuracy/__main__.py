@@ -4,6 +4,7 @@
     python -m benchmarks.accuracy --task ... --times        only the times again, of artifacts that are there
     python -m benchmarks.accuracy --task ... --ladder       what each ingredient adds at equal lookups
     python -m benchmarks.accuracy --budgets 20              are random budgets kept?
+    python -m benchmarks.accuracy --never-slower            is a selection slower than int8, on any model of the pack?
     python -m benchmarks.accuracy --goals                   what the results say
 
 Results are merged into benchmarks/results/accuracy.json. Artifacts stay in build/benchmarks/accuracy.
@@ -18,8 +19,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import harness, result_files, variants
-from benchmarks.accuracy import budgets, judge, ladder, methods, rivals, tasks, times, verdict
+from benchmarks import harness, onnx_pack, result_files, variants
+from benchmarks.accuracy import budgets, judge, ladder, methods, never_slower, rivals, tasks, times, verdict
 from benchmarks.accuracy.methods import Method, Skipped
 from benchmarks.accuracy.tasks import Case
 
@@ -45,6 +46,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=4, help="V of the ladder")
     parser.add_argument("--minutes", default="5,15,60", help="of learning, for the ladder")
     parser.add_argument("--budgets", type=int, default=0, metavar="N", help="test N random budgets")
+    parser.add_argument("--never-slower", action="store_true", help="selections of the whole ONNX pack against int8")
+    parser.add_argument("--presets", default="fast", help="for --never-slower; several separated by commas")
+    parser.add_argument("--samples", type=int, default=24, help="likewise, made-up ones of each model")
     parser.add_argument("--goals", action="store_true", help="only print what the results say")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout, text on stderr")
     parser.add_argument("--output", type=Path, default=result_files.FOLDER / "accuracy.json")
@@ -52,7 +56,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line: 0, or 1 where random budgets were broken."""
+    """The command line: 0, or 1 where random budgets were broken or a selection is slower than int8."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = parse(arguments)
     variant = variants.child()
@@ -64,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     isas = [_isa(name) for name in options.isa.split(",")]
     status = 0
+    if options.never_slower:
+        return max(_never_slower(isa, options) for isa in isas)
     if options.budgets:
         status = _budgets(chosen, isas[0], options)
     elif options.ladder:
@@ -165,6 +171,20 @@ def _budgets(cases: Sequence[Case], isa: str, options: argparse.Namespace) -> in
     result_files.merge(options.output, [found])
     print(json.dumps(found), file=sys.stderr)
     return int(bool(found["broken"]))
+
+
+def _never_slower(isa: str, options: argparse.Namespace) -> int:
+    rows = []
+    networks = onnx_pack.every_model(options.models)
+    for row, name, reason in never_slower.test(networks, isa, options.presets.split(","), options.samples):
+        result_files.merge(options.output, [row] if row else [], {} if row else {name: reason}, done=[name])
+        if row:
+            rows.append(row)
+    found = never_slower.verdict(rows, isa)
+    if not options.models:
+        result_files.merge(options.output, [found])
+    print(json.dumps(found), file=sys.stdout if options.json else sys.stderr)
+    return int(not found["holds"])
 
 
 def _say(options: argparse.Namespace) -> None:

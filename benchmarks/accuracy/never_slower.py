@@ -1,0 +1,127 @@
+"""Is a selection ever slower than all layers in int8? Every model of the ONNX pack that compiles, one after another."""
+
+from __future__ import annotations
+
+import collections
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import lutc
+from benchmarks import harness
+from benchmarks.accuracy.methods import FOLDER
+from benchmarks.artifacts import TARGETS, bound_call, open_artifact
+from benchmarks.networks import Network
+from benchmarks.onnx_pack import samples
+from lutc.errors import BudgetMissedError, LutcError
+
+NOISE = 0.02
+"""Two artifacts whose times differ by no more than this share take the same time."""
+
+_TRIES = 3  # measurements before a selection counts as slower
+_ROUNDS, _SLICE_S = 25, 0.02
+
+
+def test(
+    networks: Iterable[Network], isa: str, presets: Sequence[str], count: int
+) -> Iterator[tuple[dict[str, Any] | None, str, str]]:
+    """Compiles each model to int8 and with every preset, and times them in turns: CPU time, one core.
+
+    Args:
+        networks: The models.
+        isa: Of the kernels.
+        presets: Budgets.
+        count: Samples to calibrate with, where they are made up.
+
+    Yields:
+        The row or None, its name, and why it was skipped.
+    """
+    for network in networks:
+        key = f"never slower, {network.name}, {isa}"
+        try:
+            for row in _rows(network, isa, presets, count):
+                print(line(row), file=sys.stderr, flush=True)
+                yield row, f"{key}, {row['form']}", ""
+        except LutcError as error:
+            reason = str(error).splitlines()[0][:200]
+            print(f"{network.name}: skipped, {reason}", file=sys.stderr, flush=True)
+            yield None, key, reason
+
+
+def _rows(network: Network, isa: str, presets: Sequence[str], count: int) -> Iterator[dict[str, Any]]:
+    model, folder = network.find(), FOLDER / "never-slower"
+    folder.mkdir(parents=True, exist_ok=True)
+    kind, calib = samples(model, count)
+    int8 = folder / f"{network.name}-int8-{isa}.lut"
+    lutc.compile(model, output=int8, preset="int8", target=TARGETS[isa], threads=1)
+    for preset in presets:
+        path = folder / f"{network.name}-{preset}-{isa}.lut"
+        begin = time.process_time()
+        layers = _compile(model, path, calib, preset, isa)
+        minutes = (time.process_time() - begin) / 60
+        yield {
+            "bench": "never slower", "model": network.name, "shape": network.shape, "isa": isa, "form": preset,
+            "samples": kind, "layers": _forms(layers), "compile_minutes": round(minutes, 2),
+            **compare(path, int8, network.feed, isa),
+        }  # fmt: skip
+
+
+def _compile(model: Path, path: Path, calib: Sequence[Any], preset: str, isa: str) -> list[dict[str, Any]]:
+    try:
+        found = lutc.compile(model, calib=calib, output=path, preset=preset, target=TARGETS[isa], threads=1)
+    except BudgetMissedError:  # the most accurate artifact is there all the same
+        return []
+    return found.report["layers"]
+
+
+def _forms(layers: Sequence[Mapping[str, Any]]) -> str:
+    counts = collections.Counter(str(layer["form"]) for layer in layers if layer["op"] != "attention")
+    return ", ".join(f"{count} {form}" for form, count in counts.most_common())
+
+
+def compare(selected: Path, int8: Path, feed: Mapping[str, np.ndarray], isa: str) -> dict[str, Any]:
+    """Times two artifacts in turns, again where the first comes out slower.
+
+    Returns:
+        {ours_us, int8_us, ratio: how many times as fast as int8, measurements, slower}.
+    """
+    feed = {name: harness.on_cache_line(array) for name, array in feed.items()}
+    calls = {name: bound_call(open_artifact(path, 1, isa), feed) for name, path in (("ours", selected), ("int8", int8))}
+    ratios: list[float] = []
+    while not ratios or (ratios[-1] < 1 - NOISE and len(ratios) < _TRIES):
+        rounds = harness.rounds_for(calls, _ROUNDS * _SLICE_S * len(calls), _SLICE_S, _ROUNDS)
+        timed = harness.interleave(calls, rounds, _SLICE_S)
+        ratios.append(harness.ratio(timed["int8"], timed["ours"]))
+    return {
+        "ours_us": harness.microseconds(timed["ours"]),
+        "int8_us": harness.microseconds(timed["int8"]),
+        "ratio": max(ratios),
+        "measurements": len(ratios),
+        "slower": max(ratios) < 1 - NOISE,
+    }
+
+
+def verdict(rows: Sequence[Mapping[str, Any]], isa: str) -> dict[str, Any]:
+    """One row: which models are slower, and how much faster the others became."""
+    ratios = [row["ratio"] for row in rows]
+    return {
+        "bench": "never slower", "at": "verdict", "isa": isa, "compiled": len(rows),
+        "slower": [f"{row['model']}, {row['form']}: {row['ratio']}" for row in rows if row["slower"]],
+        "least": min(ratios, default=None),
+        "median": round(float(np.median(ratios)), 3) if ratios else None,
+        "holds": bool(rows) and not any(row["slower"] for row in rows),
+    }  # fmt: skip
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """A row for people."""
+    word = "SLOWER" if row["slower"] else "ok"
+    return (
+        f"{row['model']:28} {row['shape']:14} {row['form']:9} {row['isa']:7} {row['ours_us']:10.1f} us, "
+        f"int8 {row['int8_us']:10.1f} us, {row['ratio']:.2f}x {word}  {row['layers']}  ({row['samples']}, "
+        f"{row['compile_minutes']:.1f} min)"
+    )
