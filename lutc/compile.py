@@ -11,6 +11,7 @@ import dataclasses
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -238,11 +239,12 @@ def _select(
     learn: float | None,
 ) -> dict[str, Any]:
     """Selects, learns if asked for, and gives the artifact that was kept its name: the report."""
-    original = 0.0
+    original, begin = 0.0, time.process_time()
     if scorer is not None:
         original = float(
             scorer(ort_session(model.SerializeToString() if isinstance(model, onnx.ModelProto) else model))
         )
+    score_seconds = time.process_time() - begin
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as folder:
         resume, builder.checkpoints = builder.checkpoints, builder.checkpoints or Path(folder) / "fits"
         selection = select(
@@ -256,6 +258,7 @@ def _select(
             time_shape=time_shape,
             score=scorer,
             original=original,
+            score_seconds=score_seconds,
             resume=resume,
             save_onnx=save_onnx is not None,
         )

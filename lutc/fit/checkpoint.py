@@ -58,6 +58,10 @@ class Checkpoints:
         assert self._folder is not None
         return self._folder / self._names[index]
 
+    def has(self, index: int) -> bool:
+        """Whether a layer has been fitted."""
+        return self._folder is not None and self._path(index).is_file()
+
     def save(self, index: int, layer: FittedLayer) -> None:
         """Keep a finished layer; the file appears whole or not at all."""
         if self._folder is None:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from lutc.divergence import Reference
 from lutc.errors import UsageError
 from lutc.fit.checkpoint import checkpoint_key
 from lutc.fit.conv import fit_conv
@@ -26,7 +27,6 @@ from lutc.ir.int8 import quantise_weight
 from lutc.ir.parameters import ConvParameters
 from lutc.observe.inputs import Batch
 from lutc.select.candidates import EXPECTED, Priced
-from lutc.select.divergence import Reference
 from lutc.select.network import Network
 
 Floats = npt.NDArray[np.float32]
@@ -34,7 +34,7 @@ Floats = npt.NDArray[np.float32]
 ROWS = 4096
 """Rows that a candidate of a linear layer is fitted to."""
 
-_HOPELESS = 1.3
+COARSER = 1.3
 """A form is skipped where one of this much less expected distortion has already left the budget."""
 
 
@@ -151,26 +151,40 @@ def measure_curves(
                     known = trial.values(candidate)
                     curves.put(choice.name, candidate.form, known)
                 if known is not None:
-                    found.append(
-                        Point(
-                            candidate.form,
-                            candidate.seconds,
-                            int(known["bytes"]),
-                            float(known["error"]),
-                            float(known["divergence"]),
-                        )
-                    )
+                    found.append(_point(candidate, known))
             points[choice.name] = found
             for tensors, y in zip((*train, *live), (*trained, *clean), strict=True):
                 tensors[name] = y
     return points
 
 
+def kept_points(
+    layers: Mapping[str, tuple[LayerChoice, Sequence[Priced]]], curves: Curves, limit: float
+) -> dict[str, list[Point]] | None:
+    """What `measure_curves` gives where an earlier run has tried all that it would try, None otherwise."""
+    points: dict[str, list[Point]] = {}
+    for choice, candidates in layers.values():
+        found: list[Point] = []
+        for candidate in candidates:
+            known = curves.get(choice.name, candidate.form)
+            if known is not None:
+                found.append(_point(candidate, known))
+            elif not _hopeless(candidate.form, found, limit):
+                return None
+        points[choice.name] = found
+    return points
+
+
+def _point(candidate: Priced, known: Mapping[str, float]) -> Point:
+    error, divergence = float(known["error"]), float(known["divergence"])
+    return Point(candidate.form, candidate.seconds, int(known["bytes"]), error, divergence)
+
+
 def _hopeless(form: Form, found: Sequence[Point], limit: float) -> bool:
     if form.dense:
         return False
     worst = [EXPECTED[str(p.form)] for p in found if not p.form.dense and p.divergence > limit]
-    return bool(worst) and EXPECTED[str(form)] > _HOPELESS * min(worst)
+    return bool(worst) and EXPECTED[str(form)] > COARSER * min(worst)
 
 
 @dataclasses.dataclass

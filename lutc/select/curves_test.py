@@ -7,6 +7,7 @@ import onnxruntime
 import pytest
 
 from lutc.canonicalise import canonicalise
+from lutc.divergence import Reference
 from lutc.fit import fit_model
 from lutc.forms import FP32, INT8, Form, choose_layers
 from lutc.load import load_model
@@ -14,7 +15,6 @@ from lutc.observe import open_source
 from lutc.passes.quantise_dense import QuantiseDense
 from lutc.select.candidates import Priced
 from lutc.select.curves import Curves, measure_curves
-from lutc.select.divergence import Reference
 from lutc.select.network import Network
 from tests.small_models import deep_mlp
 

@@ -10,18 +10,35 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lutc.fit.linear import fit_linear
+from lutc.fit.linear import fit_linear, refits_entries
 from lutc.fit.model import MAX_ROWS
 from lutc.fit.parallel import use_threads
 from lutc.forms import FP32, Form, LayerChoice
-from lutc.observe.inputs import Batch, count_samples
-from lutc.select.candidates import Priced, constant_bytes, lookups_columns
-from lutc.select.curves import ROWS, Curves
+from lutc.observe.inputs import Batch, batch_bytes
+from lutc.select.budget import Budget
+from lutc.select.candidates import EXPECTED, Priced, constant_bytes, lookups_columns
+from lutc.select.curves import COARSER, ROWS, Curves
+from lutc.select.meter import MEASURING_S
 from lutc.select.network import Network
 from lutc.select.samples import Samples
 
-_DRAFTS = 1.4
-"""Whole fits that a search makes on average: later drafts fit again only what stands behind a change."""
+DRAFTS = {"divergence": 2.0, "score": 4.0}
+"""Models with lookups that a search builds on average, by what the budget limits."""
+
+_AGAIN = 0.7
+"""Share of its layers that a later draft fits again: those behind the first change."""
+
+_MOVES = 2.0
+"""A layer's share of the whole model's distortion times this is about what it moves the outputs."""
+
+_BUILD = 9e-8
+"""Seconds to quantise, pack, write and read back a parameter, in units."""
+
+_SLACK = 0.8
+"""Of the probe's time a larger fit, whose overheads weigh less, takes this part."""
+
+_WINDOW = 1.8e-6
+"""Seconds to cut a position of a convolution out of its image, in units."""
 
 _POSITION = 0.65
 """Work at a position of a convolution, as part of that of a row: its taps share pixels."""
@@ -34,8 +51,8 @@ LONGEST = 600.0
 
 Layers = Mapping[str, tuple[LayerChoice, Sequence[Priced]]]
 
-_PROBE = (1024, 192, 192)
-"""Rows, features and outputs of the layer that is fitted to learn this machine's speed."""
+_PROBE, _PROBES = (1024, 192, 192), 3
+"""Rows, features and outputs of the layer that is fitted to learn this machine's speed, and how often."""
 
 _COPIES = 3
 """Copies of the weights: of ONNX Runtime's pieces, of the fit's, of the artifact in the making."""
@@ -45,19 +62,34 @@ _LEARNING_ROWS, _POSITIONS = 8192, 40000
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
-    """An estimate.
+    """An estimate, in seconds of CPU time on all threads together: another program's work does not count.
 
     Attributes:
-        candidates: Seconds of each candidate by layer name and form.
-        curves: Seconds of all of them.
-        fits: Seconds of whole fits, building and measuring.
+        candidates: Seconds of each candidate by layer name and form; 0 where it is known already.
+        curves: Seconds of those that are likely to be tried.
+        fits: Of fitting whole models.
+        trials: Of building and measuring models.
         peak: Bytes of memory at most.
+        pace: Wall seconds that a second of CPU time took when this was estimated.
+        models: Models with lookups that are assumed.
+        known: Candidates that are known, of so many.
+        kept: Share of the first draft's layers that an earlier run has fitted.
     """
 
     candidates: Mapping[tuple[str, str], float]
     curves: float
     fits: float
+    trials: float
     peak: float
+    pace: float
+    models: float
+    known: tuple[int, int]
+    kept: float
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.curves + self.fits + self.trials
 
     @classmethod
     def estimate(
@@ -68,6 +100,10 @@ class Effort:
         samples: Samples,
         curves: Curves,
         threads: int,
+        *,
+        budget: Budget,
+        kept: float = 0.0,
+        score_seconds: float = 0.0,
     ) -> Effort:
         """From the sizes of layers and samples, the time of a small fit and that of a run of the network.
 
@@ -78,18 +114,21 @@ class Effort:
             samples: All samples.
             curves: Candidates that are known already.
             threads: CPU threads.
+            budget: What may be lost: it decides how many models are built, and which forms are hopeless.
+            kept: Share of the first draft's layers that are fitted already.
+            score_seconds: CPU time of the score of one model.
         """
         with use_threads(threads):
+            begin, wall = time.process_time(), time.perf_counter()
             speed = _probe()
-            begin = time.perf_counter()
+            network.outputs(samples.judge[:1])  # makes the sessions
+            before = time.process_time()
             network.outputs(samples.judge)
-            run = time.perf_counter() - begin
-        rows = network.rows(samples.final[0])
-        per_sample = [size / count_samples(samples.final[0]) for size in rows]
-        total, few = sum(map(count_samples, samples.final)), sum(map(count_samples, train))
+            run = time.process_time() - before
+            pace = (time.perf_counter() - wall) / max(time.process_time() - begin, 1e-9)
+        train_rows, final_rows = _layer_rows(network, train), _layer_rows(network, samples.final)
         candidates: dict[tuple[str, str], float] = {}
-        fits = 0.0
-        largest = 0.0
+        tried = fits = largest = 0.0
         layers = len(network.sites)
         for index, site in enumerate(network.sites):
             choice, forms = priced[site.output[0]]
@@ -98,30 +137,78 @@ class Effort:
             for item in forms:
                 cost = 0.0 if item.form == FP32 else tail
                 if item.form in lookups:
-                    cost += speed * _candidate_units(choice, item.form, few * per_sample[index])
-                candidates[choice.name, str(item.form)] = 0.0 if curves.get(choice.name, item.form) else cost
+                    cost += speed * _candidate_units(choice, item.form, train_rows[index])
+                if curves.get(choice.name, item.form):
+                    cost = 0.0
+                candidates[choice.name, str(item.form)] = cost
+                if not _likely_hopeless(item.form, lookups, budget.widest(), layers):
+                    tried += cost
             if lookups:
                 form = lookups[len(lookups) // 2]
                 cap = MAX_ROWS if choice.kind == "linear" else _POSITIONS
-                fits += speed * _units(choice, form, min(total * per_sample[index], cap), True)
-                largest = max(largest, _fit_bytes(choice, form, min(total * per_sample[index], cap)))
-        activations = network.cost(samples.final[0]) / count_samples(samples.final[0]) * total
-        run_all = run * total / max(sum(map(count_samples, samples.judge)), 1)
-        weights = _COPIES * sum(constant_bytes(FP32, choice) for choice, _ in priced.values())
+                fits += speed * _units(choice, form, min(final_rows[index], cap), True)
+                largest = max(largest, *(_fit_bytes(choice, form, min(final_rows[index], cap)) for form in lookups))
+        models = DRAFTS[budget.metric] * (1 - kept) + kept if fits else 0.0
+        run_final = run * _size(samples.final) / _size(samples.judge)
+        run_verify = run * _size(samples.verify) / _size(samples.judge)
+        whole = 1 + _AGAIN * max(models - 1, 0)
+        weights = sum(constant_bytes(FP32, choice) for choice, _ in priced.values())
+        trial = run_verify + MEASURING_S + score_seconds + speed * _BUILD * weights / 4
+        known = [curves.get(choice.name, item.form) is not None for choice, forms in priced.values() for item in forms]
+        activations = network.cost(samples.final[0]) / batch_bytes(samples.final[0]) * _size(samples.final)
         return cls(
             candidates,
-            sum(candidates.values()),
-            _DRAFTS * (fits + 2 * run_all),
-            resident() + activations + largest + weights + _SESSIONS,
+            tried,
+            (1 - kept) * whole * fits + whole * 2 * run_final if fits else 0.0,
+            (models + 2) * trial,
+            resident() + activations + largest + _COPIES * weights + _SESSIONS,
+            pace,
+            models,
+            (sum(known), len(known)),
+            kept,
         )
 
     def describe(self) -> str:
-        """For people."""
-        minutes = (self.curves + self.fits) / 60
+        """For people: the figures, and what they assume."""
+        minutes, wall = self.seconds / 60, self.seconds * self.pace / 60
+        known, candidates = self.known
+        assumed = [f"{self.models:.1f} models with lookups beside int8 and fp32"]
+        if known:
+            assumed.append(f"{known} of {candidates} candidates known")
+        if self.kept:
+            assumed.append(f"{100 * self.kept:.0f} % of the first model fitted already")
         return (
-            f"select: about {minutes:.1f} minutes ({self.curves / 60:.1f} to try candidates, {self.fits / 60:.1f} to "
-            f"fit and measure whole models) and {self.peak / 1e9:.1f} GB of memory"
+            f"select: about {minutes:.1f} minutes of CPU time ({self.curves / 60:.1f} to try candidates, "
+            f"{self.fits / 60:.1f} to fit models, {self.trials / 60:.1f} to build and measure them), {wall:.1f} "
+            f"minutes at this moment's pace, and {self.peak / 1e9:.1f} GB of memory; assumed: {', '.join(assumed)}"
         )
+
+    def taken(self, cpu: float, wall: float) -> str:
+        """What it has really taken, for people."""
+        return (
+            f"select: took {cpu / 60:.1f} minutes of CPU time (said: {self.seconds / 60:.1f}), {wall / 60:.1f} in all, "
+            f"and {resident() / 1e9:.1f} GB of memory (said: {self.peak / 1e9:.1f})"
+        )
+
+
+def _size(batches: Sequence[Batch]) -> float:
+    """Bytes of the inputs: what the work of running batches is in proportion to."""
+    return float(max(sum(map(batch_bytes, batches)), 1))
+
+
+def _layer_rows(network: Network, batches: Sequence[Batch]) -> list[float]:
+    """Rows of every layer's outputs over all batches: of the first batch, scaled by the bytes of inputs."""
+    scale = _size(batches) / _size(batches[:1])
+    return [rows * scale for rows in network.rows(batches[0])]
+
+
+def _likely_hopeless(form: Form, forms: Sequence[Form], limit: float, layers: int) -> bool:
+    """Whether a finer form of a layer will probably have left the budget, so that this one is not tried."""
+    if form.dense or str(form) not in EXPECTED:
+        return False
+    finer = [EXPECTED.get(str(each), 0.0) for each in forms]
+    beyond = [expected for expected in finer if expected * _MOVES / max(layers, 1) > limit]
+    return bool(beyond) and EXPECTED[str(form)] > COARSER * min(beyond)
 
 
 def thinned(network: Network, priced: Layers, train: Sequence[Batch]) -> tuple[Layers, bool]:
@@ -132,8 +219,7 @@ def thinned(network: Network, priced: Layers, train: Sequence[Batch]) -> tuple[L
     Returns:
         What is left, and whether that is less.
     """
-    few = sum(map(count_samples, train))
-    rows = [few * size / count_samples(train[0]) for size in network.rows(train[0])]
+    rows = _layer_rows(network, train)
     place = {site.output[0]: index for index, site in enumerate(network.sites)}
     left = {output: (choice, list(forms)) for output, (choice, forms) in priced.items()}
     work = {
@@ -165,15 +251,18 @@ def _candidate_units(choice: LayerChoice, form: Form, rows: float) -> float:
 
 
 def _probe() -> float:
-    """Seconds a unit of `_units` takes."""
+    """CPU seconds that a unit of `_units` takes."""
     rows, features, outputs = _PROBE
     rng = np.random.default_rng(0)
     x = rng.normal(size=(rows, features)).astype(np.float32)
     weight = rng.normal(size=(features, outputs)).astype(np.float32)
     form = Form.parse("gain-v4")
-    begin = time.perf_counter()
-    fit_linear(x, x @ weight, weight, form, seed=0, size="small")
-    return (time.perf_counter() - begin) / _work(rows, features, outputs, features // 4, 4, 16, 0)
+    taken = []
+    for _ in range(_PROBES):
+        begin = time.process_time()
+        fit_linear(x, x @ weight, weight, form, seed=0, size="small")
+        taken.append(time.process_time() - begin)
+    return _SLACK * min(taken) / _work(rows, features, outputs, features // 4, 4, 16, 0)
 
 
 def _units(choice: LayerChoice, form: Form, rows: float, free: bool) -> float:
@@ -182,9 +271,11 @@ def _units(choice: LayerChoice, form: Form, rows: float, free: bool) -> float:
     taps = _taps(choice)
     codebooks = columns // form.entries // taps
     entries = columns if free and form.width > 3 and columns <= 3200 else 0
+    cutting = 0.0
     if choice.kind == "conv":
+        cutting = _WINDOW * rows
         rows *= _POSITION
-    units = _work(rows, choice.D * taps, choice.N, codebooks, form.width, form.entries, entries)
+    units = cutting + _work(rows, choice.D * taps, choice.N, codebooks, form.width, form.entries, entries)
     if form.projection != "none":
         units += 6e-10 * choice.D**3 + 4e-11 * rows * choice.D * (choice.D + choice.N) + 0.4
     return units
@@ -207,13 +298,15 @@ def _work(rows: float, features: int, outputs: int, codebooks: int, width: int, 
 
 
 def _solve(rows: float, regressors: int, outputs: int, solves: int) -> float:
-    gram = rows * regressors * (regressors + outputs) * 3e-11
+    gram = rows * regressors * (regressors + outputs) * 2e-11
     return gram + solves * regressors**2 * (regressors / 3 + 4 * outputs) * 2.5e-11
 
 
 def _fit_bytes(choice: LayerChoice, form: Form, rows: float) -> float:
-    columns = min(lookups_columns(form, choice), 3200)
-    return 8.0 * 4 * columns**2 + rows * 4 * (4 * choice.D * _taps(choice) + 2 * choice.N)
+    """Bytes that fitting a layer takes: the normal equations with copies, and its rows."""
+    columns, features = lookups_columns(form, choice), choice.D * _taps(choice)
+    regressors = columns if refits_entries(form, columns) else features
+    return 8.0 * 4 * regressors**2 + rows * 4 * (3 * features + 2 * choice.N)
 
 
 def resident() -> float:

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from lutc.divergence import Reference
 from lutc.forms import LayerChoice
 from lutc.observe.inputs import Batch
-from lutc.select.divergence import Reference
 from lutc.session import InferenceSession
 from lutc.synthetic import synthesise
 from lutc.timing import interleave
@@ -20,6 +20,9 @@ from lutc.timing import interleave
 _ROUNDS, _FEW_ROUNDS = 12, 4
 _PROFILES, _FEW_PROFILES = 24, 4
 _PATIENCE_S = 6.0  # for either kind of measurement; slow models are measured less often
+
+MEASURING_S = 3.0
+"""Seconds that measuring the times of an artifact takes on average."""
 
 
 @dataclasses.dataclass

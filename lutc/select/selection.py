@@ -16,6 +16,8 @@ from lutc._runtime import available_isas
 from lutc.build import Builder, Built
 from lutc.cost import CostModel, LayerShape, layer_shapes
 from lutc.cost.store import isa_of
+from lutc.divergence import Reference
+from lutc.fit.checkpoint import Checkpoints, checkpoint_key
 from lutc.fit.parallel import available_threads
 from lutc.forms import FP32, Form, LayerChoice
 from lutc.observe import CalibrationSource, open_source
@@ -23,10 +25,9 @@ from lutc.observe.inputs import Batch, count_samples
 from lutc.progress import Progress
 from lutc.select.budget import Budget
 from lutc.select.candidates import Priced, allowed_forms, constant_bytes, priced_candidates, seconds_of
-from lutc.select.curves import ROWS, Curves, Point, curves_key, measure_curves
-from lutc.select.divergence import Reference
+from lutc.select.curves import ROWS, Curves, Point, curves_key, kept_points, measure_curves
 from lutc.select.draft import Table
-from lutc.select.effort import Effort, Layers, resident, thinned
+from lutc.select.effort import Effort, Layers, thinned
 from lutc.select.explain import conclusion, measured_rows, selection_report
 from lutc.select.meter import Meter
 from lutc.select.network import Network
@@ -78,6 +79,7 @@ def select(
     time_shape: Mapping[str, Sequence[int | None]],
     score: Callable[[Any], float] | None = None,
     original: float = 0.0,
+    score_seconds: float = 0.0,
     resume: str | os.PathLike[str] | None = None,
     save_onnx: bool = False,
 ) -> Selection:
@@ -94,13 +96,14 @@ def select(
         time_shape: Input sizes by name for which time counts, see `time_shapes`.
         score: Takes a session, returns a number.
         original: Score of the original.
+        score_seconds: CPU time that it took.
         resume: Folder that measured candidates are kept in.
         save_onnx: Whether each artifact has its ONNX model beside it.
 
     Returns:
         The selection; `met` is false where nothing keeps the budget.
     """
-    begin = time.monotonic()
+    begin, begin_cpu = time.monotonic(), time.process_time()
     progress, threads = builder.progress, builder.threads or available_threads()
     isa = isa_of(builder.target)
     cost = CostModel.load(builder.target, progress.note)
@@ -128,13 +131,24 @@ def select(
     priced, fewer = thinned(network, priced, train)
     if fewer:
         progress.note("select: the model is large: fewer forms are tried in each layer")
-    effort = Effort.estimate(network, priced, train, samples, curves, threads)
-    progress.note(effort.describe())
-    points = _curves(builder, network, priced, train, samples.judge, budget, effort, curves, threads)
-    del network
-    table = Table(
-        as_int8, _all_points(layers, points, shapes.layers, cost, total), shapes.layers, cost, shapes.rest_bytes
+    limit = _HOPELESS * budget.widest()
+
+    def table_of(points: Mapping[str, list[Point]]) -> Table:
+        found = _all_points(layers, points, shapes.layers, cost, total)
+        return Table(as_int8, found, shapes.layers, cost, shapes.rest_bytes)
+
+    known = kept_points(priced, curves, limit)
+    kept = 0.0
+    if known is not None:
+        first = table_of(known)
+        kept = _kept_share(builder, proto, first.choices(first.draft(budget.first_target(), {})), samples)
+    effort = Effort.estimate(
+        network, priced, train, samples, curves, threads, budget=budget, kept=kept, score_seconds=score_seconds
     )
+    progress.note(effort.describe())
+    points = _curves(builder, network, priced, train, samples.judge, limit, effort, curves, threads)
+    del network
+    table = table_of(points)
     original_outputs = _original_outputs(proto, samples.verify, threads)
     meter = Meter(samples.verify, original_outputs, times, isa if runnable else None, score=score, original=original)
     final = open_source(samples.final)
@@ -148,7 +162,7 @@ def select(
     loss = best.loss(budget)
     for line in conclusion(search, best):
         progress.note(f"select: {line}")
-    progress.note(f"select: took {(time.monotonic() - begin) / 60:.1f} minutes and {resident() / 1e9:.1f} GB of memory")
+    progress.note(effort.taken(time.process_time() - begin_cpu, time.monotonic() - begin))
     return Selection(
         best,
         budget.holds(loss),
@@ -189,23 +203,23 @@ def _curves(
     priced: Mapping[str, tuple[LayerChoice, Sequence[Priced]]],
     train: Sequence[Batch],
     judge: Sequence[Batch],
-    budget: Budget,
+    limit: float,
     effort: Effort,
     curves: Curves,
     threads: int,
 ) -> dict[str, list[Point]]:
-    done = 0.0
+    done, whole = 0.0, int(sum(effort.candidates.values())) + 1
 
     def step(layer: str, form: Form, tried: bool) -> None:
         nonlocal done
-        builder.progress("candidates", int(done), int(effort.curves) + 1, f"{layer} {form}")
+        builder.progress("candidates", int(done), whole, f"{layer} {form}")
         done += effort.candidates[layer, str(form)]
 
     points = measure_curves(
-        network, priced, train, judge, curves=curves, limit=_HOPELESS * budget.widest(), seed=builder.seed,
+        network, priced, train, judge, curves=curves, limit=limit, seed=builder.seed,
         threads=threads, step=step,
     )  # fmt: skip
-    builder.progress("candidates", int(effort.curves) + 1, int(effort.curves) + 1, "")
+    builder.progress("candidates", whole, whole, "")
     return points
 
 
@@ -222,6 +236,18 @@ def _all_points(
         or [Point(FP32, seconds_of(FP32, shapes.get(name), cost, total), constant_bytes(FP32, c), 0.0, 0.0)]
         for name, c in layers.items()
     }
+
+
+def _kept_share(builder: Builder, proto: onnx.ModelProto, choices: Sequence[LayerChoice], samples: Samples) -> float:
+    """Share of the layers with lookups that an earlier run has fitted."""
+    if builder.checkpoints is None:
+        return 0.0
+    nodes = [str(node.output[0]) for node in proto.graph.node if node.output]
+    forms = {str(choice.node.outputs[0].name): choice.form for choice in choices if not choice.form.dense}
+    layers = [f"{name} {forms[name]} {builder.size}" for name in nodes if name in forms]
+    key = checkpoint_key(proto.SerializeToString(deterministic=True), samples.final, builder.seed)
+    checkpoints = Checkpoints(builder.checkpoints, key, layers)
+    return sum(map(checkpoints.has, range(len(layers)))) / max(len(layers), 1)
 
 
 def _original_outputs(proto: onnx.ModelProto, batches: Sequence[Batch], threads: int) -> Reference:

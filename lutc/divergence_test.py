@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lutc.select.divergence import Reference
+from lutc.divergence import Reference
 
 
 def outputs(rng, rows=50):

@@ -1,0 +1,72 @@
+"""The estimate of a selection: what is kept is not counted, what is counted is about what is taken."""
+
+import re
+
+import numpy as np
+import pytest
+
+import lutc
+from lutc.canonicalise import canonicalise
+from lutc.forms import Form, choose_layers
+from lutc.load import load_model
+from lutc.progress import Progress
+from lutc.select.effort import _fit_bytes, _likely_hopeless
+from tests.small_models import deep_mlp
+
+
+class Notes(Progress):
+    """Keeps what is said."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def note(self, text):
+        self.lines.append(text)
+
+    def find(self, pattern):
+        return next(found for found in (re.search(pattern, line) for line in self.lines) if found)
+
+
+def rows(count=1200, width=256):
+    rng = np.random.default_rng(0)
+    basis = rng.normal(size=(24, width)).astype(np.float32)
+    return [{"x": (rng.normal(size=(100, 24)) @ basis).astype(np.float32)} for _ in range(count // 100)]
+
+
+def compile(tmp_path, budget):
+    notes = Notes()
+    lutc.compile(
+        deep_mlp(4, 256), calib=rows(), output=tmp_path / "x.lut", resume=tmp_path / "kept", threads=1, preset=budget,
+        time_shape={"x": (128, 256)}, target="x86-64-v4", progress=notes,
+    )  # fmt: skip
+    return notes
+
+
+def test_what_an_earlier_run_has_kept_is_not_counted(tmp_path):
+    first, again = compile(tmp_path, "fast"), compile(tmp_path, "fast")
+    pattern = r"\(([\d.]+) to try candidates, ([\d.]+) to fit models.*assumed: (.*)"
+    assert "known" not in first.find(pattern)[3]
+    tried, fitted, assumed = again.find(pattern).groups()
+    assert float(tried) == float(fitted) == 0.0
+    known, candidates = map(int, re.search(r"(\d+) of (\d+) candidates known", assumed).groups())
+    assert 0 < known <= candidates
+    taken = first.find(r"took ([\d.]+) minutes of CPU time \(said: ([\d.]+)\).* and ([\d.]+) GB of memory \(said")
+    assert float(taken[1]) > 0.0
+
+
+def test_forms_behind_a_hopeless_one_are_not_expected_to_be_tried():
+    forms = [Form.parse(text) for text in ("gain-v3", "gain-v4", "gain-v6", "gain-v8", "plain-v16")]
+    accurate = [str(form) for form in forms if not _likely_hopeless(form, forms, 0.02, 24)]
+    assert accurate == ["gain-v3", "gain-v4", "gain-v6"]
+    assert not any(_likely_hopeless(form, forms, 1.0, 24) for form in forms)
+    assert not _likely_hopeless(Form.parse("gain-v5"), [Form.parse("gain-v5")], 0.02, 24)  # that the user named
+
+
+@pytest.mark.parametrize(("form", "least", "most"), [("gain-v3", 1.0, 1.6), ("gain-v4", 1.0, 1.9)])
+def test_memory_of_a_fit_is_near_its_rows_and_normal_equations(form, least, most):
+    """Tied tables are fitted by features, free ones by entries."""
+    choice = choose_layers(canonicalise(load_model(deep_mlp(1, 256))), form)[0]
+    rows = 4 * 30000 * (2 * 256 + 2 * 256)
+    entries = 256 if form == "gain-v3" else 256 // 4 * 16
+    assert least < _fit_bytes(choice, choice.form, 30000) / (rows + 32 * entries**2) < most
