@@ -4,6 +4,7 @@
 #include "errors.h"
 
 void bind_expand(pybind11::module_& m);
+void bind_gain_codes(pybind11::module_& m);
 void bind_kernels(pybind11::module_& m);
 void bind_peaks(pybind11::module_& m);
 void bind_session(pybind11::module_& m);
@@ -13,6 +14,7 @@ PYBIND11_MODULE(_runtime, m) {
   lutc::python::bind_errors(m);
   bind_kernels(m);
   bind_expand(m);
+  bind_gain_codes(m);
   bind_peaks(m);
   bind_session(m);
 }

@@ -20,8 +20,9 @@ from lutc.ir.graph import LUTC_DOMAIN, is_op
 from lutc.ir.parameters import ConvParameters, LookupParameters
 from lutc.learn.export import Usage, export
 from lutc.learn.graph import GraphModule, LayerMaker, check_learnable
+from lutc.learn.judge import Judge
 from lutc.learn.layers import LookupLayer
-from lutc.learn.loss import Distillation, Moments, counted
+from lutc.learn.loss import Distillation, Moments, counted, tells_classes
 from lutc.learn.lutnn import LutnnLayer
 from lutc.learn.processes import Processes
 from lutc.learn.samples import Batch, Minibatches, chunks, hold_out, tensors, token_mask
@@ -36,7 +37,7 @@ _VARIANCE_BATCHES = 8
 
 _FREE_WIDTH = 6
 """Gain codebooks of linear layers keep free tables, where the fit chose them, from so many features on: they take K / V
-times the product. In convolutions the encode costs as much as the product, in plain forms tied tables are hopeless."""
+times the product. In plain forms tied tables are hopeless; convolutions with gains make up for them by more steps."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +48,9 @@ class LearnResult:
         model: With the learned constants, or as it was where learning did not help.
         factors: Of its layers' tables, by the name of the layer's output.
         nbytes: Of its layers' constants as they are stored and with tables made, likewise; empty where it was not kept.
-        before: Divergence of the fitted model from the original on held-out samples: squared error over variance
-            of the worst output.
+        before: Divergence of the fitted model from the original on held-out samples (`lutc.divergence`).
         after: Of the learned one.
+        classes: Kullback-Leibler divergence of outputs that tell classes, before and after; 0 where none does.
         kept: Whether the learned one is better and `model` is it.
         curve: Divergence over minutes, as the training saw it.
         steps: Steps made.
@@ -62,6 +63,7 @@ class LearnResult:
     nbytes: Mapping[str, tuple[int, int]]
     before: float
     after: float
+    classes: tuple[float, float]
     kept: bool
     curve: list[Point]
     steps: int
@@ -95,15 +97,16 @@ def learn(
     student = GraphModule(fitted.model, fitted.factors, integer, _maker(settings)).fast(processes.device)
     taps = _taps(fitted.model)
     outputs = [str(v.name) for v in original.graph.outputs if v.dtype is None or v.dtype.is_floating_point()]
-    variance = _variance(teacher, training, [*taps, *outputs], settings.batch, processes.device)
+    variance, told = _variance(teacher, training, [*taps, *outputs], settings.batch, processes.device)
     outputs = [name for name in outputs if name in variance]
+    classes = [name for name in outputs if name in told]
     held = sum(map(count_samples, held_out))
     note(f"learning from {minibatches.samples} samples on {processes.device}, judged on {held} others")
     checkpoint = None
     if checkpoint_dir is not None:
         Path(checkpoint_dir).mkdir(parents=True, exist_ok=True)
         checkpoint = Path(checkpoint_dir) / f"{_key(fitted.model, kept.batches, settings)}.learn"
-    loss = Distillation(variance, taps if settings.method == "lutc" else [], outputs)
+    loss = Distillation(variance, taps if settings.method == "lutc" else [], outputs, classes)
     trainer = Trainer(student, teacher, minibatches, held_out, loss, taps, settings, processes, checkpoint, progress)
     try:
         best = trainer.run()
@@ -113,16 +116,19 @@ def learn(
         raise
     restore(student, best)
     exported = export(student, _usage(student, training, settings.batch, processes.device), settings.size)
-    before, after = (_measured(original, m, held_out) for m in (fitted.model, exported.model))
+    names = [str(value.name) for value in original.graph.outputs]
+    judge = Judge(held_out, _answers(original, names, held_out))
+    before, after = (judge(_answers(model, names, held_out)) for model in (fitted.model, exported.model))
     better = after < before
-    note(f"held-out divergence {before:.5f} -> {after:.5f}" + ("" if better else ": not better, the fit is kept"))
+    note(f"held-out divergence {before} -> {after}" + ("" if better else ": not better, the fit is kept"))
     processes.close()
     return LearnResult(
         model=exported.model if better else fitted.model,
         factors=exported.factors if better else fitted.factors,
         nbytes=exported.nbytes if better else {},
-        before=before,
-        after=after,
+        before=before.divergence,
+        after=after.divergence,
+        classes=(before.classes, after.classes),
         kept=better,
         curve=trainer.curve,
         steps=trainer.curve[-1].step,
@@ -138,8 +144,8 @@ def _maker(settings: Settings) -> LayerMaker:
 
     def make(parameters: LookupParameters, factors: Factors) -> LookupLayer:
         refitted = parameters.table.size > 0 and not factors.exact
-        cheap = isinstance(parameters, ConvParameters) or parameters.groups.shape[1] >= _FREE_WIDTH
-        pays = cheap or parameters.gain_limit == 0
+        wide = not isinstance(parameters, ConvParameters) and parameters.groups.shape[1] >= _FREE_WIDTH
+        pays = wide or parameters.gain_limit == 0
         free = refitted and (settings.tables == "free" or (settings.tables == "auto" and pays))
         return LookupLayer(parameters, factors, free=free)
 
@@ -164,19 +170,25 @@ def _taps(model: ir.Model) -> list[str]:
 
 def _variance(
     teacher: GraphModule, batches: Sequence[Batch], names: Sequence[str], size: int, device: torch.device
-) -> dict[str, float]:
-    """Variance of floating-point values of the original, over a few minibatches."""
+) -> tuple[dict[str, float], set[str]]:
+    """Variance of floating-point values of the original over a few minibatches, and which outputs tell classes."""
     found: dict[str, Moments] = {}
+    rows: dict[str, list[torch.Tensor]] = {}
     with torch.no_grad():
         for number, batch in enumerate(chunks(batches, size)):
             if number == _VARIANCE_BATCHES:
                 break
             feeds = tensors(batch, device)
             mask = token_mask(feeds)
-            for name, y in teacher(feeds, names).items():
-                if name in names and y.is_floating_point():
-                    found.setdefault(name, Moments()).add(counted(y, mask))
-    return {name: moments.variance for name, moments in found.items()}
+            for name, whole in teacher(feeds, names).items():
+                if name in names and whole.is_floating_point():
+                    y = counted(whole, mask)
+                    found.setdefault(name, Moments()).add(y)
+                    if name in teacher.outputs and y.dim() in (2, 3):
+                        rows.setdefault(name, []).append(y.reshape(-1, y.shape[-1]))
+    widths = {name: {part.shape[1] for part in parts} for name, parts in rows.items()}
+    classes = {name for name, parts in rows.items() if len(widths[name]) == 1 and tells_classes(torch.cat(parts))}
+    return {name: moments.variance for name, moments in found.items()}, classes
 
 
 def _usage(student: GraphModule, batches: Sequence[Batch], size: int, device: torch.device) -> dict[str, Usage]:
@@ -199,21 +211,10 @@ def _usage(student: GraphModule, batches: Sequence[Batch], size: int, device: to
     return found
 
 
-def _measured(original: ir.Model, model: ir.Model, batches: Sequence[Batch]) -> float:
-    """Divergence of a compressed model from the original, both in ONNX Runtime and the runtime's integers."""
-    reference, session = LookupSession(original), LookupSession(model)
-    names = [str(v.name) for v in original.graph.outputs]
-    pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for batch in batches:
-        for name, theirs, ours in zip(names, reference.run(names, batch), session.run(names, batch), strict=True):
-            if theirs.dtype.kind == "f":
-                pairs.setdefault(name, []).append((theirs.ravel(), ours.ravel()))
-    worst = 0.0
-    for parts in pairs.values():
-        a = np.concatenate([theirs for theirs, _ in parts]).astype(np.float64)
-        b = np.concatenate([ours for _, ours in parts])
-        worst = max(worst, float(((a - b) ** 2).sum() / max(((a - a.mean()) ** 2).sum(), 1e-30)))
-    return worst
+def _answers(model: ir.Model, names: Sequence[str], batches: Sequence[Batch]) -> list[dict[str, np.ndarray]]:
+    """A model's outputs, by ONNX Runtime and the runtime's integers."""
+    session = LookupSession(model)
+    return [dict(zip(names, session.run(names, batch), strict=True)) for batch in batches]
 
 
 def _key(model: ir.Model, batches: Sequence[Batch], settings: Settings) -> str:

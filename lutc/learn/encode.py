@@ -11,6 +11,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+THROUGH = 0.3
+"""Share of the gradient that passes a gain-shape layer to its input as if nothing had been encoded. The exact gradient
+knows the chosen direction only; it misses that other inputs would choose other directions."""
+
 
 class _RoundStraight(torch.autograd.Function):
     """Rounds; gradients pass as if it had not."""
@@ -102,33 +106,41 @@ def by_entry(values: Tensor, codes: Tensor, entries: int) -> Tensor:
 
 
 class _GainShape(torch.autograd.Function):
-    """Decoded sub-vectors of the gain form; exact gradients but for the roundings, which pass them through."""
+    """Decoded sub-vectors of the gain form. Gradients of the gain are exact but for its rounding."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, directions: Tensor, gain_mul: Tensor, atoms: Tensor, limit: int) -> Tensor:
+    def forward(
+        ctx: Any, q: Tensor, directions: Tensor, gain_mul: Tensor, atoms: Tensor, limit: int, step: Tensor | None
+    ) -> Tensor:
         integers = directions.round().clamp(-127, 127)
         codes, score = best_entries(q, integers, None)
         raw = score * gain_mul[:, None]
         gains = raw.clamp(-limit, limit).round_()
-        ctx.save_for_backward(q, integers, gain_mul, atoms, codes, gains, score, raw.abs() <= limit)
+        ctx.save_for_backward(q, integers, gain_mul, atoms, codes, gains, score, raw.abs() <= limit, step)
         return pick(atoms, codes).mul_(gains[:, :, None])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = grads
-        q, directions, gain_mul, atoms, codes, gains, score, free = ctx.saved_tensors
+        q, directions, gain_mul, atoms, codes, gains, score, free, step = ctx.saved_tensors
         entries = directions.shape[1]
         d_atoms = by_entry(g * gains[:, :, None], codes, entries) if ctx.needs_input_grad[3] else None
         d_gain = (g * pick(atoms, codes)).sum(dim=2).mul_(free)
         d_mul = (d_gain * score).sum(dim=(0, 2)) if ctx.needs_input_grad[2] else None
         d_score = d_gain.mul_(gain_mul[:, None])[:, :, None]
         d_directions = by_entry(q * d_score, codes, entries) if ctx.needs_input_grad[1] else None
-        d_q = pick(directions, codes).mul_(d_score) if ctx.needs_input_grad[0] else None
-        return d_q, d_directions, d_mul, d_atoms, None
+        d_q = None
+        if ctx.needs_input_grad[0]:
+            d_q = pick(directions, codes).mul_(d_score)
+            if step is not None:
+                d_q.mul_(1 - THROUGH).add_(g * (step * THROUGH))
+        return d_q, d_directions, d_mul, d_atoms, None, None
 
 
-def gain_shape(q: Tensor, directions: Tensor, gain_mul: Tensor, atoms: Tensor, limit: int) -> Tensor:
+def gain_shape(
+    q: Tensor, directions: Tensor, gain_mul: Tensor, atoms: Tensor, limit: int, step: Tensor | None = None
+) -> Tensor:
     """What gain-shape codes say of the input.
 
     Args:
@@ -137,11 +149,12 @@ def gain_shape(q: Tensor, directions: Tensor, gain_mul: Tensor, atoms: Tensor, l
         gain_mul: [C].
         atoms: Input of one unit of gain, [C, K, V].
         limit: G.
+        step: Input of one unit of q, [C, V, 1], where `THROUGH` of q's gradient is the output's; None: it is exact.
 
     Returns:
         [B, C, V, P].
     """
-    return _GainShape.apply(q, directions, gain_mul, atoms, limit)  # type: ignore[no-untyped-call]
+    return _GainShape.apply(q, directions, gain_mul, atoms, limit, step)  # type: ignore[no-untyped-call]
 
 
 class _SoftPlain(torch.autograd.Function):

@@ -9,8 +9,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from lutc.fit.encode import encode_rows
+from lutc.fit.linear import Factors
 from lutc.ir.parameters import LookupParameters
+from lutc.learn import native
 from lutc.learn.encode import Grouping, best_entries, gain_shape, quantise, soft_plain
+from lutc.learn.layers import LookupLayer
 
 
 def parameters(rng, features, width, entries, limit):
@@ -92,6 +95,46 @@ def test_gain_gradients_equal_finite_differences():
                 continue  # a code changed: a jump, of which the gradient knows nothing
             slope = (total(*moved[0]) - total(*moved[1])) / (2 * step[index])
         torch.testing.assert_close(float(slope), float(gradient[index]), rtol=0.02, atol=0.5)
+
+
+@pytest.mark.parametrize(("features", "width", "entries"), [(16, 4, 16), (13, 3, 8), (7, 5, 4), (24, 8, 16), (9, 9, 5)])
+@pytest.mark.parametrize(("batch", "positions"), [(1, 1), (3, 70), (2, 64)])
+@pytest.mark.parametrize("rows", [False, True])
+def test_the_runtime_decodes_and_differentiates_alike(features, width, entries, batch, positions, rows):
+    rng = np.random.default_rng(features * positions)
+    p = parameters(rng, features, width, entries, 15)
+    if width == 3:
+        p.groups[0, 0] = p.groups[1, 0]  # a feature in two codebooks, another in none
+    p.inv_scale[2] = 0
+    layer = LookupLayer(p, Factors(rng.normal(size=p.directions.shape).astype(np.float32), np.eye(features), True))
+    x = torch.from_numpy(rng.normal(size=(batch, features, positions)).astype(np.float32) * 2)
+    if rows:
+        x = x.transpose(1, 2).contiguous().transpose(1, 2)
+    weight = torch.from_numpy(rng.normal(size=x.shape).astype(np.float32))
+    found = []
+    for there in (True, False):
+        layer.zero_grad()
+        x = x.detach().requires_grad_()
+        if there:
+            assert native.supported(x, layer.directions)
+            y = layer.decode(x)
+        else:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(native, "supported", lambda *_: False)
+                y = layer.decode(x)
+        y.backward(weight)
+        found.append([y.detach(), x.grad, layer.directions.grad, layer.atoms.grad])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()) + 1e-12)
+
+
+def test_the_runtime_survives_infinities():
+    rng = np.random.default_rng(0)
+    p = parameters(rng, 8, 4, 16, 15)
+    layer = LookupLayer(p, Factors(rng.normal(size=p.directions.shape).astype(np.float32), np.eye(8), True))
+    x = torch.full((1, 8, 65), float("nan"))
+    x[0, :, ::2] = float("inf")
+    assert layer.decode(x).shape == x.shape
 
 
 def test_clipped_gains_and_inputs_pass_no_gradient():

@@ -19,7 +19,7 @@ from lutc.ir.int8 import quantise_weight
 from lutc.ir.parameters import INPUTS, ConvParameters, LookupParameters, ProjectParameters
 from lutc.learn.layers import LookupLayer, ProjectLayer, fake_quantise, fast_products
 from lutc.learn.lutnn import LutnnLayer
-from lutc.learn.ops import OPS, Op
+from lutc.learn.ops import OPS, Op, refusal
 
 _NORMALISATIONS = ("LayerNormalization", "RMSNormalization", "BatchNormalization")
 
@@ -31,10 +31,18 @@ def _key(node: ir.Node) -> str:
     return f"{node.domain}::{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
 
 
+def _attributes(node: ir.Node) -> dict[str, Any]:
+    return {name: attribute.value for name, attribute in node.attributes.items()}
+
+
 def check_learnable(model: ir.Model) -> None:
-    """Raise UnsupportedModelError naming every node that the interpreter does not know."""
+    """Raise UnsupportedModelError naming every node that the interpreter does not know, and which attribute of it."""
     known = {*OPS, *(f"{LUTC_DOMAIN}::{name}" for name in ("LutLinear", "LutConv", "Project", *EXPAND_OPS))}
-    lines = [f"  {n.name or n.outputs[0].name}: {_key(n)}" for n in model.graph if _key(n) not in known]
+    lines = []
+    for node in model.graph:
+        reason = refusal(node.op_type, _attributes(node)) if _key(node) in known else ""
+        if _key(node) not in known or reason:
+            lines.append(f"  {node.name or node.outputs[0].name}: {_key(node)}" + (f" with {reason}" if reason else ""))
     if lines:
         raise UnsupportedModelError(
             f"--learn cannot follow {len(lines)} nodes of this model (compile it without --learn):\n" + "\n".join(lines)
@@ -47,7 +55,7 @@ def lookup_parameters(node: ir.Node) -> LookupParameters:
     for name, value in zip(INPUTS, node.inputs[1:], strict=True):
         data = array(value)
         constants[name] = np.zeros(0, np.int8) if data is None else data
-    attributes = {name: a.value for name, a in node.attributes.items()}
+    attributes = _attributes(node)
     constants["gain_limit"] = int(attributes.pop("gain_limit"))
     if node.op_type == "LutLinear":
         return LookupParameters(**constants)
@@ -147,7 +155,7 @@ class GraphModule(nn.Module):
                 names.append(self._constant(value, trainable=node.op_type in _NORMALISATIONS and position in (1, 2)))
             else:
                 names.append(str(value.name))
-        attributes = {name: a.value for name, a in node.attributes.items()}
+        attributes = _attributes(node)
         if node.op_type == "Split":
             attributes["num_outputs"] = len(node.outputs)
         if output in integer and node.op_type in ("Linear", "Conv"):
@@ -206,7 +214,7 @@ class GraphModule(nn.Module):
             arguments = [self._value(name, values) for name in inputs]
             try:
                 result = function(*arguments)
-            except (RuntimeError, NotImplementedError, ValueError, IndexError, TypeError) as error:
+            except (RuntimeError, ValueError, IndexError, TypeError) as error:
                 raise UnsupportedModelError(f"--learn cannot follow node {label}: {error}") from error
             values.update(zip(outputs, result if isinstance(result, tuple | list) else (result,), strict=False))
             for name in self._dead[position]:

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -115,3 +117,43 @@ def test_unknown_operators_are_named_before_any_work():
     node.op_type = "LpPool"
     with pytest.raises(UnsupportedModelError, match="LpPool"):
         check_learnable(model)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "said"), [("auto_pad", "SAME_UPPER", "auto_pad SAME_UPPER"), ("ceil_mode", 1, "ceil_mode")]
+)
+def test_attributes_that_are_not_followed_are_named_before_any_work(attribute, value, said):
+    model = conv_network()
+    node = next(node for node in model.graph if node.op_type == "MaxPool")
+    node.op_type = "AveragePool"
+    check_learnable(model)
+    node.attributes[attribute] = ir.Attr(
+        attribute, ir.AttributeType.STRING if isinstance(value, str) else ir.AttributeType.INT, value
+    )
+    with pytest.raises(UnsupportedModelError, match=f"AveragePool with {said}"):
+        check_learnable(model)
+
+
+@pytest.mark.parametrize(
+    ("mode", "how"), [("nearest", "asymmetric"), ("linear", "half_pixel"), ("linear", "align_corners")]
+)
+@pytest.mark.parametrize("by_sizes", [False, True])
+def test_resize_equals_onnx_runtime(mode, how, by_sizes):
+    target = np.array([1, 2, 10, 7], np.int64) if by_sizes else np.array([1, 1, 2, 1.5], np.float32)
+    attributes = {"mode": mode, "coordinate_transformation_mode": how, "nearest_mode": "floor"}
+    names = ["x", "", "", "t"] if by_sizes else ["x", "", "t"]
+    node = onnx.helper.make_node("Resize", names, ["y"], **attributes)
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [node],
+        "resize",
+        [value("x", onnx.TensorProto.FLOAT, [1, 2, 5, 6])],
+        [value("y", onnx.TensorProto.FLOAT, None)],
+        [onnx.numpy_helper.from_array(target, "t")],
+    )
+    model = ir.from_proto(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
+    )
+    x = np.random.default_rng(0).normal(size=(1, 2, 5, 6)).astype(np.float32)
+    expected = LookupSession(model).run(None, {"x": x})[0]
+    np.testing.assert_allclose(run(GraphModule(model), {"x": x}), expected, rtol=1e-4, atol=1e-5)

@@ -13,7 +13,9 @@ from torch.nn import functional as F
 
 from lutc.fit.linear import Factors
 from lutc.ir.parameters import ConvParameters, LookupParameters, ProjectParameters
+from lutc.learn import native
 from lutc.learn.encode import (
+    THROUGH,
     Grouping,
     best_entries,
     by_entry,
@@ -24,6 +26,9 @@ from lutc.learn.encode import (
     soft_plain,
     soft_planes,
 )
+
+_DIRECTIONS = 0.1
+"""Rate of the gain form's directions beside all others': a step of theirs makes codes jump."""
 
 
 class LookupLayer(nn.Module):
@@ -48,6 +53,7 @@ class LookupLayer(nn.Module):
     offset: Tensor
     inv_scale: Tensor
     gain_mul: Tensor
+    step: Tensor
     unit: Tensor
 
     def __init__(self, parameters: LookupParameters, factors: Factors, *, free: bool = False) -> None:
@@ -59,6 +65,9 @@ class LookupLayer(nn.Module):
         self.grouping = Grouping(torch.from_numpy(parameters.groups.astype("int64")), features)
         for name in ("offset", "inv_scale", "gain_mul"):
             self.register_buffer(name, torch.from_numpy(getattr(parameters, name).copy()), persistent=False)
+        self._groups = np.ascontiguousarray(parameters.groups, np.int32)
+        step = np.divide(1, parameters.inv_scale, where=parameters.inv_scale > 0, out=np.zeros(features, np.float32))
+        self.register_buffer("step", torch.from_numpy(step[self._groups][..., None]), persistent=False)
         self.directions = nn.Parameter(torch.from_numpy(parameters.directions.astype("float32")))
         self.atoms = None if free else nn.Parameter(torch.from_numpy(factors.atoms.astype("float32")))
         weight = free_weight(parameters) if free else factors.weight.astype("float32")
@@ -67,6 +76,7 @@ class LookupLayer(nn.Module):
         self.code_bias: nn.Parameter | None = None
         self.theta: nn.Parameter | None = None
         self.absolute_rates: dict[str, float] = {"theta": 0.02}
+        self.relative_rates: dict[str, float] = {"directions": _DIRECTIONS} if self.gain_limit else {}
         self.count: Tensor | None = None
         self.products = torch.float32
         if self.gain_limit == 0:
@@ -78,6 +88,9 @@ class LookupLayer(nn.Module):
 
     def decode(self, x: Tensor) -> Tensor:
         """What the codes say of x [B, D, P], in the same shape, or [B, C * K, P] where tables are free."""
+        if self.gain_limit and self.atoms is not None and self.count is None and native.supported(x, self.directions):
+            how = (self.offset, self.inv_scale, self._groups, self.directions, self.gain_mul, self.atoms)
+            return native.decoded(x, *how, self.gain_limit, THROUGH)
         q = quantise(x, self.offset[:, None], self.inv_scale[:, None])
         q = self.grouping.split(q)
         if self.count is not None:
@@ -85,7 +98,8 @@ class LookupLayer(nn.Module):
         if self.gain_limit:
             if self.atoms is None:
                 return gain_planes(q, self.directions, self.gain_mul, self.gain_limit).flatten(1, 2)
-            return self.grouping.join(gain_shape(q, self.directions, self.gain_mul, self.atoms, self.gain_limit))
+            shape = (self.directions, self.gain_mul, self.atoms, self.gain_limit, self.step)
+            return self.grouping.join(gain_shape(q, *shape))
         assert self.theta is not None and self.code_bias is not None
         choice = (q, self.directions, self.code_bias, F.softplus(self.theta), self.unit)
         if self.atoms is None:

@@ -60,6 +60,7 @@ class LutnnLayer(nn.Module):
         self.theta = nn.Parameter(torch.tensor(_LINEAR_THETA if self.conv is None else _CONV_THETA))
         rate = LINEAR_RATE if self.conv is None else CONV_RATE
         self.absolute_rates = {"atoms": rate, "weight": rate, "bias": rate, "theta": TEMPERATURE_RATE}
+        self.relative_rates: dict[str, float] = {}
         self.products = torch.float32
 
     def table(self) -> Tensor:

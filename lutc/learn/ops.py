@@ -159,13 +159,27 @@ def _pad(a: Attributes, x: Tensor, pads: Tensor, value: Tensor | None = None, ax
     return F.pad(x, flat, mode="replicate" if mode == "edge" else mode)
 
 
+def refusal(op: str, a: Attributes) -> str:
+    """Which attribute of an operator of `OPS` is not followed; empty where all are."""
+    if a.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID", ""):
+        return f"auto_pad {a['auto_pad']}"
+    if op == "AveragePool" and a.get("ceil_mode", 0):
+        return "ceil_mode"
+    if op == "Resize":
+        chosen = a.get("mode", "nearest"), a.get("coordinate_transformation_mode", "half_pixel")
+        if chosen not in _RESIZES:
+            return f"mode {chosen[0]} and coordinate_transformation_mode {chosen[1]}"
+        if chosen[0] == "nearest" and a.get("nearest_mode", "round_prefer_floor") != "floor":
+            return f"nearest_mode {a.get('nearest_mode', 'round_prefer_floor')}"
+        return next((name for name in ("antialias", "exclude_outside", "axes") if a.get(name)), "")
+    return ""
+
+
 def _window(a: Attributes, x: Tensor, value: float) -> tuple[Tensor, list[int], list[int]]:
     """X padded as a pooling asks for, and the kernel and strides."""
     kernel = list(a["kernel_shape"])
     strides = list(a.get("strides", [1] * len(kernel)))
     pads = list(a.get("pads", [0] * 2 * len(kernel)))
-    if a.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID", ""):
-        raise NotImplementedError(f"auto_pad {a['auto_pad']}")
     pairs = list(zip(pads[: len(kernel)], pads[len(kernel) :], strict=True))
     flat = [amount for pair in reversed(pairs) for amount in pair]
     return (F.pad(x, flat, value=value) if any(flat) else x), kernel, strides
@@ -186,8 +200,6 @@ def _average_pool(a: Attributes, x: Tensor) -> Tensor:
     padded, kernel, strides = _window(a, x, 0.0)
     pools = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
     pool = pools[len(kernel)]
-    if a.get("ceil_mode", 0):
-        raise NotImplementedError("AveragePool with ceil_mode")
     mean = pool(padded, kernel, strides)
     if padded is x or a.get("count_include_pad", 0):
         return mean
@@ -204,6 +216,25 @@ def _conv(a: Attributes, x: Tensor, weight: Tensor, bias: Tensor | None = None) 
         padded, padding = x, pads[:rank]
     dilations = list(a.get("dilations", [1] * rank))
     return _CONVOLUTIONS[rank](padded, weight, bias, strides, padding, dilations, a.get("group", 1))
+
+
+_RESIZES = {("nearest", "asymmetric"): None, ("linear", "half_pixel"): False, ("linear", "align_corners"): True}
+"""What is followed -> PyTorch's `align_corners`."""
+
+
+def _resize(
+    a: Attributes, x: Tensor, roi: Tensor | None = None, scales: Tensor | None = None, sizes: Tensor | None = None
+) -> Tensor:
+    if sizes is not None and sizes.numel():
+        target = _ints(sizes)[2:]
+    else:
+        assert scales is not None
+        target = [math.floor(size * scale) for size, scale in zip(x.shape[2:], scales.tolist()[2:], strict=True)]
+    mode = a.get("mode", "nearest")
+    if mode == "linear":
+        mode = {3: "linear", 4: "bilinear", 5: "trilinear"}[x.dim()]
+    corners = _RESIZES[a.get("mode", "nearest"), a.get("coordinate_transformation_mode", "half_pixel")]
+    return F.interpolate(x, size=target, mode=mode, align_corners=corners)
 
 
 def _batch_normalization(a: Attributes, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
@@ -350,6 +381,7 @@ OPS: dict[str, Op] = {
     "ReduceSum": _reduction(lambda x, d, k: x.sum(d, keepdim=k)),
     "Relu": _unary(torch.relu),
     "Reshape": _reshape,
+    "Resize": _resize,
     "Round": _unary(torch.round),
     "Shape": _shape,
     "Sigmoid": _unary(torch.sigmoid),

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from lutc.learn.graph import GraphModule
-from lutc.learn.loss import Distillation, Moments, counted
+from lutc.learn.judge import Judge, Outputs, Verdict
+from lutc.learn.loss import Distillation
 from lutc.learn.lutnn import LINEAR_RATE
 from lutc.learn.processes import Processes
 from lutc.learn.samples import Batch, Minibatches, chunks, tensors, token_mask
@@ -67,11 +68,17 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One look at the held-out samples: minutes and steps so far, the divergence there."""
+    """One look at the held-out samples: minutes and steps so far, the divergences there (`lutc.learn.judge`)."""
 
     minutes: float
     step: int
     divergence: float
+    classes: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """What is to be small."""
+        return self.divergence + self.classes
 
 
 def spread(tensor: Tensor) -> float:
@@ -92,8 +99,9 @@ def parameter_groups(student: GraphModule, rate: float | None = None) -> list[di
     for layer in student.lookups.values():
         for name, parameter in layer.named_parameters():
             if parameter.requires_grad:
-                scale = layer.absolute_rates.get(name)
-                groups.append({"params": [parameter], "scale": spread(parameter), "absolute": scale})
+                share = layer.relative_rates.get(name, 1.0)
+                absolute = layer.absolute_rates.get(name)
+                groups.append({"params": [parameter], "scale": share * spread(parameter), "absolute": absolute})
     for parameter in student.normalisations.values():
         groups.append({"params": [parameter], "scale": spread(parameter), "absolute": rate})
     return groups
@@ -137,30 +145,24 @@ class Trainer:
         groups = parameter_groups(student, LINEAR_RATE if lutnn else None)
         betas = (0.9, 0.999 if lutnn else 0.99)
         self._optimiser = torch.optim.AdamW(groups, lr=0.0, betas=betas, weight_decay=0.0, fused=True)
-        self._judges = [self._judge(batch) for batch in chunks(held_out, settings.batch)]
+        self._held_out = list(chunks(held_out, settings.batch))
+        self._judge = Judge(self._held_out, self._outputs(teacher))
         self._step, self._elapsed, self._begin = 0, 0.0, 0.0
         self._best: State = {}
-        self._best_divergence = math.inf
+        self._best_total = math.inf
         self.curve: list[Point] = []
 
-    def _judge(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        feeds = tensors(batch, self._processes.device)
+    def _outputs(self, module: GraphModule) -> list[Outputs]:
         with torch.no_grad():
-            outputs = self._teacher(feeds)
-        return feeds, {name: y for name, y in outputs.items() if y.is_floating_point()}
+            found = [module(tensors(batch, self._processes.device)) for batch in self._held_out]
+        return [
+            {name: y.float().cpu().numpy() if y.is_floating_point() else y.cpu().numpy() for name, y in outputs.items()}
+            for outputs in found
+        ]
 
-    def divergence(self) -> float:
-        """Squared error over variance of the worst output on the held-out samples."""
-        error: dict[str, float] = {}
-        moments: dict[str, Moments] = {}
-        with torch.no_grad():
-            for feeds, theirs in self._judges:
-                ours, mask = self._student(feeds), token_mask(feeds)
-                for name, whole in theirs.items():
-                    y = counted(whole, mask)
-                    moments.setdefault(name, Moments()).add(y)
-                    error[name] = error.get(name, 0.0) + float((counted(ours[name], mask) - y).square().sum())
-        return max(error[name] / found.deviation for name, found in moments.items())
+    def verdict(self) -> Verdict:
+        """On the student as it is."""
+        return self._judge(self._outputs(self._student))
 
     def _fraction(self) -> float:
         """How much of the schedule is over, 0 .. 1, the same for all processes."""
@@ -228,21 +230,22 @@ class Trainer:
         self._optimiser.step()
 
     def _look(self) -> None:
-        divergence = self._processes.agree(self.divergence())
-        self.curve.append(Point(self._elapsed / 60, self._step, divergence))
-        if divergence < self._best_divergence:
-            self._best_divergence = divergence
+        verdict = self.verdict()
+        divergence, classes = (self._processes.agree(value) for value in (verdict.divergence, verdict.classes))
+        self.curve.append(Point(self._elapsed / 60, self._step, divergence, classes))
+        if divergence + classes < self._best_total:
+            self._best_total = divergence + classes
             self._best = {name: p.detach().clone() for name, p in self._student.named_parameters()}
 
     def _hopeless(self) -> bool:
         recent = self.curve[-_PATIENCE:]
-        return len(self.curve) > _PATIENCE and all(point.divergence > 2 * self.curve[0].divergence for point in recent)
+        return len(self.curve) > _PATIENCE and all(point.total > 2 * self.curve[0].total for point in recent)
 
     def _report(self, fraction: float) -> None:
         if self._progress is not None and self._processes.main:
             s = self._settings
             total = s.steps if s.steps is not None else round(s.minutes * 60)
-            note = f"step {self._step}, divergence {self.curve[0].divergence:.4f} -> {self._best_divergence:.4f}"
+            note = f"step {self._step}, divergence {self.curve[0].total:.4f} -> {self._best_total:.4f}"
             self._progress("learn", min(int(fraction * total), max(total - 1, 0)), total, note)
 
     def _save(self) -> None:
@@ -274,7 +277,7 @@ class Trainer:
             self._optimiser.load_state_dict(state["optimiser"])
             self._best, self._step, self._elapsed = state["best"], state["step"], state["elapsed"]
             self.curve = [Point(*point) for point in state["curve"]]
-            self._best_divergence = min(point.divergence for point in self.curve)
+            self._best_total = min(point.total for point in self.curve)
             note = getattr(self._progress, "note", None)
             if note is not None:
                 note(f"learning continues at step {self._step} of {self._checkpoint}")
