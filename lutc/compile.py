@@ -261,6 +261,7 @@ def _select(
             score_seconds=score_seconds,
             resume=resume,
             save_onnx=save_onnx is not None,
+            learns=learn is not None,
         )
         if learn is not None:
             selection, learned = _learned(
@@ -291,7 +292,22 @@ def _learned(
     original: float,
     save_onnx: bool,
 ) -> tuple[Selection, dict[str, Any]]:
-    """The selection with what learning made of its forms, where that is better; and what to report of it."""
+    """The selection with what learning made of its forms, where that is better; and what to report of it.
+
+    A bolder one goes first: where learning brings it back into the budget, it is faster. Otherwise the selection stays
+    as it is.
+    """
+    if selection.met and selection.bolder is not None:
+        bolder, learned = _learned(
+            builder, selection.bolder, source, minutes, budget, report, scorer, original, save_onnx
+        )
+        if bolder.met:
+            return bolder, learned
+        builder.progress.note(
+            f"learn: {minutes:g} minutes did not bring the faster draft into the budget ({bolder.loss:.4g} lost): "
+            "the selection is kept as it was"
+        )
+        return selection, learned
     trial = selection.trial
     if all(choice.form.dense for choice in trial.choices):
         builder.progress.note("learn: no layer has lookups, there is nothing to learn")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from lutc.cost import CostModel, LayerShape
 from lutc.forms import FP32, INT8, Form, LayerChoice, with_attention
-from lutc.select.candidates import seconds_of
+from lutc.select.candidates import EXPECTED, seconds_of
 from lutc.select.curves import Point
 from lutc.select.slope import Option, allocate
 
@@ -72,6 +73,22 @@ class Table:
             return next((point for point in points if point.form == form), points[0])
 
         return self._priced({name: pick(points) for name, points in self.points.items()})
+
+    def level(self, form: Form, reverted: Mapping[str, Collection[Form]]) -> Draft:
+        """The least time of each layer by itself in int8, in this form or in lookups that are expected to lose less.
+
+        Args:
+            form: One of `candidates.EXPECTED`.
+            reverted: Forms that are out of question, by layer name.
+        """
+        most = EXPECTED[str(form)]
+
+        def pick(name: str) -> Point:
+            usable = [p for p in self.points[name] if p.form not in reverted.get(name, ())]
+            fine = [p for p in usable if p.form.dense or EXPECTED.get(str(p.form), math.inf) <= most]
+            return min(fine or usable, key=lambda point: point.seconds)
+
+        return self._priced({name: pick(name) for name in self.points})
 
     def draft(self, target: float, reverted: Mapping[str, Collection[Form]]) -> Draft:
         """The least predicted time whose layers' divergences sum up to at most `target`.

@@ -31,8 +31,20 @@ _WHOLE = 1.02
 _SECOND_TRIES = 2
 """Drafts that are built in place of such as lost time somewhere."""
 
-_SPENT = 0.75
+_SPENT = {"divergence": 0.75, "score": 0.9}
 """A budget of which this share is spent is spent."""
+
+_AIM = 0.95
+"""The next draft aims at this part of a budget."""
+
+_INSIDE = 0.15
+"""Between a draft that keeps the budget and one that does not, the next one stays away from either by this share."""
+
+LEVELS = ("gain-v3", "gain-v4", "gain-v6", "gain-v8", "plain-v8", "plain-v16")
+"""Forms of which all layers are tried at once under a score, where that would be faster than what was found."""
+
+_SINGLE = 2
+"""Of these, so many are built at most."""
 
 _ATTENTION = 0.25
 """Attention stays in float32 where its integers alone would take more than this share of a budget."""
@@ -115,6 +127,8 @@ class Search:
         self._trial(_FP32, self.table.uniform(FP32))
         if self.table.has_choice():
             self._drafts()
+            if self.budget.metric == "score":
+                self._levels()
         best = self._best()
         if best.drop is None:
             best.drop = self.meter.drop(self.meter.open(best.built.path))
@@ -132,7 +146,7 @@ class Search:
                 lost += 1
                 continue
             loss = trial.loss(self.budget)
-            if self.budget.holds(loss) and loss >= _SPENT * self.budget.limit:
+            if self.budget.holds(loss) and loss >= _SPENT[self.budget.metric] * self.budget.limit:
                 return
             target = self._next_target(trial, target)
             following = self.table.draft(target, self.reverted)
@@ -141,24 +155,61 @@ class Search:
             if self.budget.holds(loss) and following.seconds > _WORTH * self._expected_seconds(self._best()):
                 return
 
+    def _levels(self) -> None:
+        """All layers in a form or a finer one: divergences of layers need not add up to a score in the same way."""
+        built = 0
+        for text in LEVELS:
+            draft = self.table.level(Form.parse(text), self.reverted)
+            if self._known(draft) or draft.seconds > _WORTH * self._expected_seconds(self._best()):
+                continue
+            trial = self._trial(f"all {text} or finer", draft)
+            self._revert(trial)
+            built += 1
+            if built == _SINGLE or not self.budget.holds(trial.loss(self.budget)):
+                return
+
+    def bolder(self, best: Trial, factor: float) -> Trial | None:
+        """A faster artifact that loses about `factor` times what the budget allows: what learning may bring back.
+
+        Args:
+            best: What was found.
+            factor: Above 1.
+        """
+        limit = factor * self.budget.limit
+        beyond = [
+            trial
+            for trial in self.trials
+            if not self.budget.holds(trial.loss(self.budget)) and trial.loss(self.budget) <= limit
+        ]
+        if not beyond and best.expected > 0:
+            loss = max(best.loss(self.budget), limit / 4)
+            trial = self._trial("draft to learn from", self.table.draft(best.expected * limit / loss, self.reverted))
+            beyond = [trial] if best.loss(self.budget) < trial.loss(self.budget) <= 1.5 * limit else []
+        found = min(beyond, key=self._expected_seconds, default=None)
+        return found if found and self._expected_seconds(found) < _WORTH * self._expected_seconds(best) else None
+
     def _known(self, draft: Draft) -> Trial | None:
         return next((trial for trial in self.trials if trial.forms == draft.forms), None)
 
     def _next_target(self, last: Trial, target: float) -> float:
         """The predicted divergence that should just keep the budget, judged by what was measured so far."""
-        begin = last.expected or target
-        loss, limit = last.loss(self.budget), self.budget.limit
+        limit = self.budget.limit
+        kept = [t for t in self.trials if self.budget.holds(t.loss(self.budget))]
+        low = max(kept, key=lambda t: t.expected, default=None)
+        least = low.expected if low else 0.0
+        broken = [t for t in self.trials if t not in kept and t.expected > least]
+        high = min(broken, key=lambda t: t.expected, default=None)
+        if low and high and math.isfinite(high.loss(self.budget)):
+            share = (_AIM * limit - low.loss(self.budget)) / max(high.loss(self.budget) - low.loss(self.budget), 1e-12)
+            return least + (high.expected - least) * min(max(share, _INSIDE), 1 - _INSIDE)
+        begin, loss = last.expected or target, last.loss(self.budget)
         if loss > 0 and limit > 0:
-            target = begin * min(max(0.95 * limit / loss, 0.2), 4.0)
+            target = begin * min(max(_AIM * limit / loss, 0.2), 4.0)
         else:
             target = begin * (4.0 if self.budget.holds(loss) else 0.25)
-        low = max((t.expected for t in self.trials if self.budget.holds(t.loss(self.budget))), default=0.0)
-        high = min((t.expected for t in self.trials if not self.budget.holds(t.loss(self.budget))), default=math.inf)
-        if high < math.inf and target >= high:
-            target = math.sqrt(low * high) if low > 0 else high / 2
-        if target <= low < high:
-            target = math.sqrt(low * high) if high < math.inf else low * 1.5
-        return target
+        if high and target >= high.expected:
+            target = math.sqrt(least * high.expected) if least > 0 else high.expected / 2
+        return max(target, 1.5 * least) if target <= least else target
 
     def _trial(self, name: str, draft: Draft) -> Trial:
         known = self._known(draft)

@@ -35,12 +35,14 @@ class Machine:
     Attributes:
         ratio: Measured over summed divergence.
         slow: Measured over predicted time, by form.
+        score_of: What a layer costs of the score, by form, where that has nothing to do with its divergence.
     """
 
     ratio: float = 1.0
     slow: dict = dataclasses.field(default_factory=dict)
     isa: str | None = "avx512"
     score_per_divergence: float | None = None
+    score_of: dict | None = None
     built: list = dataclasses.field(default_factory=list)
 
     def build(self, choices, path, rows):
@@ -55,6 +57,8 @@ class Machine:
         return self.ratio * sum(DIVERGENCE[form] for form in forms.values())
 
     def drop(self, forms):
+        if self.score_of is not None:
+            return sum(self.score_of[form] for form in forms.values())
         return None if self.score_per_divergence is None else self.score_per_divergence * self.divergence(forms)
 
     def _layer(self, form):
@@ -96,6 +100,37 @@ def test_a_drop_is_kept_and_used(slope):
     search, best = searched(Machine(1.3, score_per_divergence=slope), 0.02, "score")
     assert best.drop <= 0.02 and best.predicted < search.trials[0].predicted
     assert len(search.trials) <= 8
+
+
+@pytest.mark.parametrize("slope", [0.07, 0.2, 0.5])
+def test_most_of_a_drop_is_spent(slope):
+    """As far as six layers of five forms allow."""
+    search, best = searched(Machine(1.3, score_per_divergence=slope), 0.02, "score")
+    dearer = search.table.draft(best.expected * 1.3, {})
+    assert best.drop > 0.75 * 0.02 or dearer.seconds > 0.9 * best.predicted or V8 in set(best.forms.values())
+
+
+def test_all_layers_alike_are_tried_where_divergences_mislead_about_the_score():
+    """Nothing but V3 costs little, though V4 and V8 are not far off by their divergences."""
+    costs = {FP32: 0.0, INT8: 0.0, V3: 1e-4, V4: 0.02, V8: 0.05}
+    search, best = searched(Machine(score_of=costs), 0.01, "score")
+    assert set(best.forms.values()) == {V3} and best.drop <= 0.01
+    assert len(search.trials) <= 10
+
+
+def test_a_level_takes_the_fastest_form_that_is_no_coarser():
+    search, _ = searched(Machine(), 0.1)
+    assert set(search.table.level(V4, {}).forms.values()) == {V4}
+    level = search.table.level(V4, {"layer1": {V4: 0.0}, "layer2": {V3: 0.0, V4: 0.0}})
+    assert (level.forms["layer1"], level.forms["layer2"], level.forms["layer3"]) == (V3, INT8, V4)
+
+
+def test_learning_begins_beyond_the_budget_but_not_far():
+    search, best = searched(Machine(1.3, score_per_divergence=0.3), 0.02, "score")
+    bolder = search.bolder(best, 1.3)
+    assert bolder is not None and bolder.predicted < best.predicted
+    assert 0.02 < bolder.drop <= 1.5 * 1.3 * 0.02
+    assert search.bolder(best, 1.0001) is None  # nothing faster is that near
 
 
 def test_a_form_that_loses_time_is_reverted_and_its_budget_spent_elsewhere():

@@ -37,6 +37,9 @@ from lutc.select.search import Search, Trial
 _FITTED = 256
 """Samples that candidates are fitted to at most, where these give rows enough."""
 
+_LEARNED = 1.3
+"""Learning starts from a model that loses up to this many times what the budget allows, if a faster one does."""
+
 _HOPELESS = 1.0
 """A form whose layer alone moves the outputs by this many budgets is of no use, nor are coarser ones."""
 
@@ -52,6 +55,7 @@ class Selection:
         rows: Measured entries of the layers' rows, by layer name.
         report: `report["selection"]`.
         source: The samples that it was fitted to.
+        bolder: Where learning is to follow, a faster one that loses too much as yet.
     """
 
     trial: Trial
@@ -60,6 +64,7 @@ class Selection:
     rows: Mapping[str, Mapping[str, Any]]
     report: dict[str, Any]
     source: CalibrationSource
+    bolder: Selection | None = None
 
 
 def needs_selection(as_int8: Sequence[LayerChoice], as_lookups: Sequence[LayerChoice]) -> bool:
@@ -82,6 +87,7 @@ def select(
     score_seconds: float = 0.0,
     resume: str | os.PathLike[str] | None = None,
     save_onnx: bool = False,
+    learns: bool = False,
 ) -> Selection:
     """Finds the fastest artifact that keeps a budget.
 
@@ -99,6 +105,7 @@ def select(
         score_seconds: CPU time that it took.
         resume: Folder that measured candidates are kept in.
         save_onnx: Whether each artifact has its ONNX model beside it.
+        learns: Whether learning will follow.
 
     Returns:
         The selection; `met` is false where nothing keeps the budget.
@@ -159,18 +166,17 @@ def select(
 
     search = Search(table, budget, meter, build, folder, progress)
     best = search.run()
-    loss = best.loss(budget)
+    bolder = search.bolder(best, _LEARNED) if learns and budget.metric == "score" else None
     for line in conclusion(search, best):
         progress.note(f"select: {line}")
     progress.note(effort.taken(time.process_time() - begin_cpu, time.monotonic() - begin))
-    return Selection(
-        best,
-        budget.holds(loss),
-        loss,
-        measured_rows(search, best),
-        selection_report(search, best, times, shapes),
-        final,
-    )
+
+    def selection(trial: Trial, bolder: Selection | None = None) -> Selection:
+        loss = trial.loss(budget)
+        rows, told = measured_rows(search, trial), selection_report(search, trial, times, shapes)
+        return Selection(trial, budget.holds(loss), loss, rows, told, final, bolder)
+
+    return selection(best, selection(bolder) if bolder else None)
 
 
 def _announce(
