@@ -71,13 +71,14 @@ class Machine:
         return {name: {k: self._layer(form) for k, form in forms.items()} for name, forms in sessions.items()}
 
 
-def searched(machine, limit, metric="divergence", fixed=None):
+def searched(machine, limit, metric="divergence", fixed=None, touchy=()):
+    """Searches; layers that are `touchy` move the outputs 20 times as far by themselves."""
     layers = [
         LayerChoice(name, SimpleNamespace(), "linear", 64, 64, INT8, "", name in (fixed or {})) for name in LAYERS
     ]
     points = {
         name: [
-            Point(form, MICROSECONDS[form] * 1e-6, 1000, 0.0, DIVERGENCE[form])
+            Point(form, MICROSECONDS[form] * 1e-6, 1000, 0.0, DIVERGENCE[form] * (20 if name in touchy else 1))
             for form in ([fixed[name]] if fixed and name in fixed else MICROSECONDS)
         ]
         for name in LAYERS
@@ -104,16 +105,14 @@ def test_a_drop_is_kept_and_used(slope):
 
 @pytest.mark.parametrize("slope", [0.07, 0.2, 0.5])
 def test_most_of_a_drop_is_spent(slope):
-    """As far as six layers of five forms allow."""
-    search, best = searched(Machine(1.3, score_per_divergence=slope), 0.02, "score")
-    dearer = search.table.draft(best.expected * 1.3, {})
-    assert best.drop > 0.75 * 0.02 or dearer.seconds > 0.9 * best.predicted or V8 in set(best.forms.values())
+    _, best = searched(Machine(1.3, score_per_divergence=slope), 0.02, "score")
+    assert 0.75 * 0.02 < best.drop <= 0.02
 
 
 def test_all_layers_alike_are_tried_where_divergences_mislead_about_the_score():
-    """Nothing but V3 costs little, though V4 and V8 are not far off by their divergences."""
+    """V3 costs little of the score in any layer, V4 and V8 much, and half of the layers look as if it were not so."""
     costs = {FP32: 0.0, INT8: 0.0, V3: 1e-4, V4: 0.02, V8: 0.05}
-    search, best = searched(Machine(score_of=costs), 0.01, "score")
+    search, best = searched(Machine(score_of=costs), 0.01, "score", touchy=LAYERS[:3])
     assert set(best.forms.values()) == {V3} and best.drop <= 0.01
     assert len(search.trials) <= 10
 
