@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks import recognition
 from benchmarks.data import data_folder
 
 METRIC = "top-1"
@@ -114,26 +115,16 @@ def answers(session: Any, split: str) -> NDArray[np.float64]:
     images, labels = labelled(split)
     name = session.get_inputs()[0].name
     logits = np.concatenate([session.run(None, feed)[0] for feed in batches(images, name)])
-    return (logits.argmax(1) == labels).astype(np.float64)[:, None]
+    return recognition.right(logits, labels)
 
 
-def metric(outcomes: NDArray[np.float64]) -> float:
-    """Share of images recognised."""
-    return float(outcomes.mean())
+metric = recognition.metric
 
+top1 = recognition.score(answers, "test")
+"""Share of the 7,000 test images that a session recognises."""
 
-def top1(session: Any) -> float:
-    """Share of the 7,000 test images whose largest logit is the right class.
-
-    Args:
-        session: Anything with ONNX Runtime's `run(output_names, feeds)` and `get_inputs()`.
-    """
-    return metric(answers(session, "test"))
-
-
-def selection_score(session: Any) -> float:
-    """The same over the 3,000 images for selection."""
-    return metric(answers(session, "selection"))
+selection_score = recognition.score(answers, "selection")
+"""The same over the 3,000 images for selection."""
 
 
 def accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:

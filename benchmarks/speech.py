@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import recognition
 from benchmarks.data import data_folder
 from benchmarks.networks import WORK
 
@@ -160,19 +161,13 @@ def answers(session: Any, split: str) -> NDArray[np.float64]:
     """Whether each recording of a split was understood: float64 [recordings, 1], 0 or 1."""
     features, digits = labelled(split)
     logits = np.concatenate([session.run(None, feed)[0] for feed in batches(features)])
-    return (logits.argmax(1) == digits).astype(np.float64)[:, None]
+    return recognition.right(logits, digits)
 
 
-def metric(outcomes: NDArray[np.float64]) -> float:
-    """Share of recordings understood."""
-    return float(outcomes.mean())
+metric = recognition.metric
 
+top1 = recognition.score(answers, "test")
+"""Share of the 500 test recordings that a session recognises."""
 
-def top1(session: Any) -> float:
-    """Share of the 500 test recordings whose digit has the largest logit."""
-    return metric(answers(session, "test"))
-
-
-def selection_score(session: Any) -> float:
-    """The same over the 500 recordings for selection."""
-    return metric(answers(session, "selection"))
+selection_score = recognition.score(answers, "selection")
+"""The same over the 500 recordings for selection."""

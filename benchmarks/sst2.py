@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import minilm
+from benchmarks import minilm, recognition
 from benchmarks.data import data_folder
 from benchmarks.networks import WORK
 
@@ -96,19 +96,13 @@ def logits(session: Any, sentences: Sequence[str]) -> NDArray[np.float32]:
 def answers(session: Any, split: str) -> NDArray[np.float64]:
     """Whether each sentence of a split was judged rightly: float64 [sentences, 1], 0 or 1."""
     sentences, labels = labelled(split)
-    return (logits(session, sentences).argmax(1) == labels).astype(np.float64)[:, None]
+    return recognition.right(logits(session, sentences), labels)
 
 
-def metric(outcomes: NDArray[np.float64]) -> float:
-    """Share of sentences judged rightly."""
-    return float(outcomes.mean())
+metric = recognition.metric
 
+top1 = recognition.score(answers, "test")
+"""Share of the 1,821 test sentences that a session recognises."""
 
-def top1(session: Any) -> float:
-    """Share of the 1,821 test sentences judged rightly."""
-    return metric(answers(session, "test"))
-
-
-def selection_score(session: Any) -> float:
-    """The same over the 872 sentences for selection."""
-    return metric(answers(session, "selection"))
+selection_score = recognition.score(answers, "selection")
+"""The same over the 872 sentences for selection."""

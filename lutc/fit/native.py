@@ -21,11 +21,6 @@ def _kernels() -> Any:
         return None
 
 
-def available() -> bool:
-    """Whether the runtime offers its kernels to Python."""
-    return _kernels() is not None
-
-
 def native_lookup(x: Floats, p: LookupParameters) -> Floats | None:
     """LutLinear of rows float32 [rows, D], or LutConv of images float32 [B, Cin, H, W]; None where unavailable.
 
