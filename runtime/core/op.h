@@ -43,10 +43,19 @@ struct StepDef {
   std::vector<DType> outputs;  ///< declared dtypes; infer() must agree
 };
 
+/// The tables of a plan in the order in which steps read them. Many come from memory at every run: a step can fetch the
+/// beginning of the next one while it is at work itself.
+struct TableLink {
+  const uint8_t* table = nullptr;  ///< null where there is nothing to fetch
+  int64_t bytes = 0;               ///< what its step reads before it fetches for itself
+  const TableLink* next = nullptr;
+};
+
 /// Facts about the machine and session that factories may use (to pick kernels, to pack weights).
 struct BuildContext {
   const kernels::KernelTable* kernels = nullptr;  ///< the table chosen for this ISA; never null
-  int64_t table_bytes = 0;  ///< of all lookup tables of the plan: many of them come from memory at every run
+  int64_t table_bytes = 0;           ///< of all lookup tables of the plan: many of them come from memory at every run
+  TableLink** last_table = nullptr;  ///< that of the steps built so far, to which the next one is linked; may be null
 };
 
 class InferContext {

@@ -114,6 +114,8 @@ Status Session::build_steps() {
   defs_.resize(plan_.steps.size());
   totals_.resize(plan_.steps.size());
   BuildContext build = {kernels_};
+  TableLink no_table, *last_table = &no_table;
+  build.last_table = &last_table;
   for (const PlanStep& step : plan_.steps) {
     const bool lookups = step.op == "lut_linear" || step.op == "lut_conv";
     const int table = lookups && step.inputs.size() > 1 ? step.inputs[1] : -1;

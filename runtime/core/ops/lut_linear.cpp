@@ -9,6 +9,10 @@ namespace {
 constexpr int64_t kTileColumns = 48;
 /// Most tiles of rows that one pass over the table serves: their codes and sums stay in a level 2 cache.
 constexpr int64_t kGroupTiles = 4;
+/// Cache lines of a later step's table to fetch a unit.
+constexpr int64_t kMostLines = 4;
+/// Codes of a tile of rows that stay in a level 1 cache, beside the table's blocks that pass through it.
+constexpr int64_t kNearCodes = 20 << 10;
 /// Tables of a plan that stay in cache from run to run. Beyond, the kernel is called tile by tile, which spreads the
 /// fetching of the next block better; within, one call for all tiles is faster.
 constexpr int64_t kCachedTables = int64_t{16} << 20;
@@ -28,9 +32,11 @@ class LutLinear final : public LutConsumer {
     LUTC_RETURN_IF_ERROR(init_table(build));
     geometry_ = CodesGeometry(kernels_, codebooks_, gain_limit_);
     tile_rows_ = kernels_->block_panels * kernels_->panel_rows;
-    many_panels_ = kernels_->many_panels && build.table_bytes < kCachedTables;
+    near_codes_ = kernels_->many_panels && kernels_->block_panels * geometry_.panel_bytes <= kNearCodes;
+    many_panels_ = kernels_->many_panels && build.table_bytes < kCachedTables && !near_codes_;
     scratch_ = static_cast<size_t>(kGroupTiles * tile_rows_ * kTileColumns * 4 +
                                    (2 * codebooks_ + outputs_ * 4 + 64 * 4 + 127) / 64 * 64);
+    link(build);
     return Status::ok();
   }
 
@@ -95,16 +101,16 @@ class LutLinear final : public LutConsumer {
     int64_t group_tiles, column_tiles;
   };
 
-  /// A group of row tiles times a tile of columns. Row tiles are the inner loop, so that a block of the table is read
-  /// from memory once and then from cache; meanwhile the next block is fetched, evenly spread.
+  /// A group of row tiles times a tile of columns. Every part of the table is read from memory once and by the other
+  /// row tiles from cache, while what follows is fetched, evenly spread: block by block, or, where the codes of a row
+  /// tile are few, all blocks before the next row tile, whose codes then stay in a level 1 cache.
   void tile(const Job& job, int64_t item, int32_t* acc) const {
     Span s;
     s.row = item / job.column_tiles * job.group_tiles * tile_rows_;
     s.column = item % job.column_tiles * kTileColumns;
     s.rows = std::min(job.group_tiles * tile_rows_, job.rows - s.row);
     s.columns = std::min(kTileColumns, outputs_ - s.column);
-    const int64_t tiles = (s.rows + tile_rows_ - 1) / tile_rows_, acc_stride = tiles * tile_rows_;
-    const int64_t cell = kernels::layout_cell(layout_, entries_), tap = 0;
+    const int64_t tiles = (s.rows + tile_rows_ - 1) / tile_rows_, acc_stride = tiles * tile_rows_, tap = 0;
     kernels::LookupBlock b;
     b.entries = static_cast<int>(entries_);
     b.gain_limit = static_cast<int>(gain_limit_);
@@ -123,27 +129,59 @@ class LutLinear final : public LutConsumer {
     b.acc_stride = acc_stride;
     const int64_t call_rows = many_panels_ ? s.rows : tile_rows_;
     // Passes that fetch: of a call with many panels those over whole tiles.
-    const int64_t fetching = many_panels_ ? std::max<int64_t>(1, s.rows / tile_rows_) : tiles;
-    for (int64_t n = 0; n < s.columns; n += kernels_->block_columns) {
-      b.columns = static_cast<int>(std::min<int64_t>(kernels_->block_columns, s.columns - n));
-      b.table = table_ + (s.column + n) * geometry_.units * cell;
-      b.table_unit_step = b.columns * cell;
-      const int64_t next = s.column + n + b.columns;  // first column of the next block
-      const int64_t ahead = std::min<int64_t>(kernels_->block_columns, outputs_ - next) * cell;
-      b.prefetch_lines = static_cast<int>((ahead + 64 * fetching - 1) / (64 * fetching));
-      b.prefetch = table_ + next * geometry_.units * cell;
+    const int64_t passes = many_panels_ ? std::max<int64_t>(1, s.rows / tile_rows_) : tiles;
+    const int64_t width = near_codes_ ? s.columns : kernels_->block_columns;  // columns of a round
+    const int64_t blocks = (width + kernels_->block_columns - 1) / kernels_->block_columns;
+    for (int64_t first = 0; first < s.columns; first += width) {
+      const int64_t last = std::min(s.columns, first + width);
+      fetch(s.column + last, width, s.row + s.rows < job.rows, passes * blocks, &b);
       for (int64_t r = 0; r < s.rows; r += call_rows) {
-        const int64_t row = s.row + r, panel = row / kernels_->panel_rows, left = std::min(call_rows, s.rows - r);
-        b.panels = static_cast<int>((left + kernels_->panel_rows - 1) / kernels_->panel_rows);
-        b.starts = job.codes + panel * geometry_.panel_bytes;
-        b.codes = b.starts + geometry_.start_bytes;
-        b.gains = b.codes + geometry_.code_unit_bytes;
-        b.acc = acc + n * acc_stride + r;
-        kernels_->lookup(b);
-        b.prefetch += 64 * b.prefetch_lines * geometry_.units;
+        for (int64_t n = first; n < last; n += kernels_->block_columns)
+          block(job, s, r, std::min(call_rows, s.rows - r), n, acc, &b);
       }
     }
     finish(job, acc, acc_stride, s.row, s.rows, s.column, s.columns);
+  }
+
+  /// Enters the chain of tables. Not before all checks have passed: a step that fails is destroyed.
+  void link(const BuildContext& build) {
+    if (build.last_table == nullptr) return;
+    const int64_t columns = near_codes_ ? kTileColumns : kernels_->block_columns;
+    link_.table = table_;
+    link_.bytes = std::min(columns, outputs_) * geometry_.units * kernels::layout_cell(layout_, entries_);
+    (*build.last_table)->next = &link_;
+    *build.last_table = &link_;
+  }
+
+  /// Spreads what is read after the columns before `column` over so many passes: the next `columns` columns, or the
+  /// beginning of this table (again) or of the next one.
+  void fetch(int64_t column, int64_t columns, bool again, int64_t passes, kernels::LookupBlock* b) const {
+    const int64_t column_bytes = geometry_.units * kernels::layout_cell(layout_, entries_);
+    const TableLink* next = again ? &link_ : link_.next;
+    int64_t bytes = std::min(columns, outputs_ - column) * column_bytes;
+    b->prefetch = table_ + column * column_bytes;
+    if (bytes == 0 && next != nullptr && next->table != nullptr) {
+      b->prefetch = next->table;
+      bytes = next->bytes;
+    }
+    const int64_t steps = passes * geometry_.units, lines = (bytes + 64 * steps - 1) / (64 * steps);
+    b->prefetch_lines = static_cast<int>(column == outputs_ ? std::min(lines, kMostLines) : lines);
+  }
+
+  /// One call: rows [r, r + rows) of the span times the block at its column n; *b moves on to what is fetched next.
+  void block(const Job& job, const Span& s, int64_t r, int64_t rows, int64_t n, int32_t* acc,
+             kernels::LookupBlock* b) const {
+    const int64_t cell = kernels::layout_cell(layout_, entries_), panel = (s.row + r) / kernels_->panel_rows;
+    b->columns = static_cast<int>(std::min<int64_t>(kernels_->block_columns, s.columns - n));
+    b->table = table_ + (s.column + n) * geometry_.units * cell;
+    b->table_unit_step = b->columns * cell;
+    b->panels = static_cast<int>((rows + kernels_->panel_rows - 1) / kernels_->panel_rows);
+    b->starts = job.codes + panel * geometry_.panel_bytes;
+    b->codes = b->starts + geometry_.start_bytes;
+    b->gains = b->codes + geometry_.code_unit_bytes;
+    b->acc = acc + n * b->acc_stride + r;
+    kernels_->lookup(*b);
+    b->prefetch += 64 * b->prefetch_lines * geometry_.units;
   }
 
   void finish(const Job& job, int32_t* acc, int64_t acc_stride, int64_t row, int64_t rows, int64_t column,
@@ -238,8 +276,10 @@ class LutLinear final : public LutConsumer {
   }
 
   CodesGeometry geometry_;
+  TableLink link_;
   int64_t tile_rows_ = 0;
   bool many_panels_ = false;
+  bool near_codes_ = false;
   size_t scratch_ = 0;
 };
 
