@@ -9,6 +9,7 @@
 
 #include "kernels/avx2/encode_codebook.h"
 #include "kernels/avx2/encode_row.h"
+#include "kernels/avx2/encode_short.h"
 #include "kernels/avx2/lookup_avx2.h"
 #include "kernels/avx2/transpose.h"
 
@@ -22,9 +23,19 @@ constexpr int64_t kSingleRows = 4;
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
 
+/// Bytes of two codebooks in a panel.
+template <bool kGain>
+constexpr int64_t kUnitBytes = kGain ? 4 * kRows : 2 * kRows;
+
+int64_t unit_count(const EncodeView& e) { return (e.codebooks + 1) / 2; }
+int64_t start_bytes(const EncodeView& e, int64_t window) {
+  return e.gain_limit > 0 ? (unit_count(e) + window - 1) / window * 2 * kRows : 0;
+}
+
 struct Scratch {
-  __m256i* slots;  ///< [slots rounded up to 16][4]
-  int8_t* rows;    ///< [32][row_stride]
+  __m256i* slots;     ///< [kEncodePanelsAvx2][slots rounded up to 16][4]
+  int64_t slot_step;  ///< vectors from one panel to the next
+  int8_t* rows;       ///< [32][row_stride]
   int64_t row_stride;
   __m256i* input_slots;  ///< of the projection
   __m256i* features;     ///< of the projection: int32 [r][4]
@@ -37,7 +48,8 @@ Scratch carve(const EncodeView& e, void* memory) {
   Scratch s;
   char* p = static_cast<char*>(memory);
   s.slots = reinterpret_cast<__m256i*>(p);
-  p += round_up(e.slots, 16) * 128;
+  s.slot_step = round_up(e.slots, 16) * kVectors;
+  p += kEncodePanelsAvx2 * s.slot_step * 32;
   s.row_stride = round_up(widest(e), 64) + 64;
   s.rows = reinterpret_cast<int8_t*>(p);
   p += kRows * s.row_stride;
@@ -57,33 +69,34 @@ LUTC_INLINE __m256i quantise(__m256 x, __m256 offset, __m256 inv_scale) {
   return _mm256_cvtps_epi32(_mm256_min_ps(_mm256_set1_ps(127.0f), _mm256_mul_ps(_mm256_sub_ps(x, offset), inv_scale)));
 }
 
-/// Four vectors of int32 to 32 bytes; fours of rows 0 4 8 12 of each half are in the order of packing.
-LUTC_INLINE __m256i to_bytes(const __m256i (&v)[4], __m256i order) {
-  const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(v[0], v[1]), _mm256_packs_epi32(v[2], v[3]));
-  return _mm256_permutevar8x32_epi32(bytes, order);
+/// Four vectors of int32 to 32 bytes. The order of packing: 0-3 8-11 16-19 24-27, then 4-7 12-15 20-23 28-31.
+LUTC_INLINE __m256i pack(const __m256i (&v)[4]) {
+  return _mm256_packs_epi16(_mm256_packs_epi32(v[0], v[1]), _mm256_packs_epi32(v[2], v[3]));
 }
-LUTC_INLINE __m256i to_bytes(const __m256i (&v)[4]) { return to_bytes(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)); }
+LUTC_INLINE __m256i to_bytes(const __m256i (&v)[4]) {
+  return _mm256_permutevar8x32_epi32(pack(v), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+LUTC_INLINE void write(void* p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
 
+/// offset: null where all are zero.
 void quantise_rows(const float* x, int64_t stride, int64_t rows, int64_t features, const float* offset,
                    const float* inv_scale, int8_t* q, int64_t q_stride) {
-  for (int64_t d = 0; d < features; d += 32) {
-    const bool whole = features - d >= 32;
-    __m256 scale[4], shift[4];
-    __m256i mask[4];
+  const __m256 zero = _mm256_setzero_ps();
+  const auto bytes = [&](int64_t d, const auto& read) {
+    __m256i v[4];
+#pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
-      scale[i] = _mm256_loadu_ps(inv_scale + d + 8 * i);
-      shift[i] = _mm256_loadu_ps(offset + d + 8 * i);
-      mask[i] = first_lanes(features - d - 8 * i);
+      const int64_t at = d + 8 * i;
+      v[i] =
+          quantise(read(at), offset != nullptr ? _mm256_loadu_ps(offset + at) : zero, _mm256_loadu_ps(inv_scale + at));
     }
-    for (int64_t r = 0; r < rows; ++r) {
-      const float* p = x + r * stride + d;
-      __m256i v[4];
-      for (int i = 0; i < 4; ++i)
-        v[i] =
-            quantise(whole ? _mm256_loadu_ps(p + 8 * i) : _mm256_maskload_ps(p + 8 * i, mask[i]), shift[i], scale[i]);
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(q + r * q_stride + d),
-                          _mm256_max_epi8(to_bytes(v), _mm256_set1_epi8(-127)));
-    }
+    return _mm256_max_epi8(to_bytes(v), _mm256_set1_epi8(-127));
+  };
+  for (int64_t r = 0; r < rows; ++r, x += stride, q += q_stride) {
+    int64_t d = 0;
+    for (; d + 32 <= features; d += 32) write(q + d, bytes(d, [&](int64_t at) { return _mm256_loadu_ps(x + at); }));
+    if (d == features) continue;
+    write(q + d, bytes(d, [&](int64_t at) { return _mm256_maskload_ps(x + at, first_lanes(features - at)); }));
   }
 }
 
@@ -226,58 +239,102 @@ void project(const EncodeView& e, const __m256i* slots, __m256i* features) {
   }
 }
 
-/// kOfRows: rows 8 .. 15 change places with rows 16 .. 23 (LookupKernels::row_places).
-template <bool kGain, bool kOfRows>
-__attribute__((noinline)) void score(const EncodeView& e, const __m256i* slots, uint8_t* panel) {
-  const __m256i order = kOfRows ? _mm256_setr_epi32(0, 4, 2, 6, 1, 5, 3, 7) : _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+/// Codebooks of one slot, gain form, that are encoded stage by stage, so that the stages of several overlap.
+constexpr int kBatch = 8;
+
+bool is_short(const EncodeView& e, int64_t c) { return e.gain_limit > 0 && e.slot_count[c] == 1; }
+
+/// Bytes of codes and gains of some codebooks and 32 rows, in the order of packing.
+struct Encoded {
+  __m256i codes[kBatch], gains[kBatch];
+};
+
+/// The codebooks from c on that are short.
+__attribute__((noinline)) void encode_short(const EncodeView& e, int64_t c, int count, const __m256i* slots,
+                                            const ShortEntries* entries, Encoded& out) {
+  ShortRows rows[kBatch];
+  const __m256i* slot = slots;
+  for (int i = 0; i < count; slot += e.slot_count[c + i++] * kVectors) {
+    if (!is_short(e, c + i)) continue;
+    entries[i].pairs == 1 ? prepare_rows<1>(slot, rows[i]) : prepare_rows<2>(slot, rows[i]);
+  }
+  for (int i = 0; i < count; ++i) {
+    if (!is_short(e, c + i)) continue;
+    out.codes[i] =
+        entries[i].pairs == 1 ? search<1>(e.entries, entries[i], rows[i]) : search<2>(e.entries, entries[i], rows[i]);
+  }
+  for (int i = 0; i < count; ++i) {
+    if (!is_short(e, c + i)) continue;
+    out.gains[i] = entries[i].pairs == 1 ? gains<1>(entries[i], rows[i], out.codes[i], e.gain_mul[c + i], e.gain_limit)
+                                         : gains<2>(entries[i], rows[i], out.codes[i], e.gain_mul[c + i], e.gain_limit);
+  }
+}
+
+/// The other codebooks.
+template <bool kGain>
+void encode_others(const EncodeView& e, int64_t c, int count, const __m256i* slots, const uint8_t* directions,
+                   Encoded& out) {
   const float limit = static_cast<float>(e.gain_limit);
-  const uint8_t* directions = e.directions;
-  const int64_t window = window_units_avx2(e.gain_limit), units = (e.codebooks + 1) / 2;
-  uint8_t* out = panel + (kGain ? (units + window - 1) / window * 2 * kRows : 0);
-  __m256i starts[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-  for (int64_t u = 0; u < units; ++u) {
-    __m256i codes[2], gains[2];
-    for (int h = 0; h < 2; ++h) {
-      const int64_t c = 2 * u + h;
-      if (c >= e.codebooks) {
-        codes[h] = gains[h] = _mm256_setzero_si256();
-        continue;
-      }
+  for (int i = 0; i < count; ++i) {
+    const int used = e.slot_count[c + i];
+    if (!is_short(e, c + i)) {
       __m256i code[kVectors], gain[kVectors];
-      const int used = e.slot_count[c];
-      const int32_t* start = e.start + 16 * c;
-      const float mul = e.gain_mul[c];
-      if (used == 1 && is_pair(directions)) {
-        encode_pair<kGain>(e.entries, slots, directions, start, mul, limit, code, gain);
-      } else if (used == 1) {
-        encode_codebook<1, kGain, 4>(e.entries, slots, directions, start, mul, limit, code, gain);
-      } else {
+      const int32_t* start = e.start + 16 * (c + i);
+      const float mul = e.gain_mul[c + i];
+      if (used > 1) {
         encode_long<kGain>(used, e.entries, slots, directions, start, mul, limit, code, gain);
+      } else if (is_pair(directions)) {
+        encode_pair(e.entries, slots, directions, start, code);
+      } else {
+        encode_codebook<1, false, 4>(e.entries, slots, directions, start, mul, limit, code, gain);
       }
-      slots += used * kVectors;
-      directions += 128 * used;
-      codes[h] = to_bytes(code, order);
-      if constexpr (kGain) gains[h] = to_bytes(gain);
+      out.codes[i] = pack(code);
+      if constexpr (kGain) out.gains[i] = pack(gain);
     }
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), codes[0]);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 32), codes[1]);
-    out += 64;
-    if constexpr (kGain) {
-      const __m256i low = _mm256_unpacklo_epi8(gains[0], gains[1]), high = _mm256_unpackhi_epi8(gains[0], gains[1]);
-      const __m256i pairs[2] = {_mm256_permute2x128_si256(low, high, 0x20), _mm256_permute2x128_si256(low, high, 0x31)};
-      for (int i = 0; i < 2; ++i) {
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 32 * i), pairs[i]);
-        starts[i] =
-            _mm256_sub_epi16(starts[i], _mm256_maddubs_epi16(_mm256_set1_epi8(static_cast<char>(128)), pairs[i]));
+    slots += used * kVectors;
+    directions += 128 * used;
+  }
+}
+
+/// Some panels; kOfRows: rows 8 .. 15 change places with rows 16 .. 23 (LookupKernels::row_places).
+template <bool kGain, bool kOfRows>
+__attribute__((noinline)) void score(const EncodeView& e, const __m256i* slots, int64_t slot_step, uint8_t* panel,
+                                     int64_t panel_bytes, int panels) {
+  const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  const __m256i code_order = kOfRows ? _mm256_setr_epi32(0, 4, 2, 6, 1, 5, 3, 7) : in_order;
+  const uint8_t* directions = e.directions;
+  uint8_t* units = panel + start_bytes(e, window_units_avx2(e.gain_limit));
+  for (int64_t c = 0; c < e.codebooks; c += kBatch, units += kBatch * kUnitBytes<kGain> / 2) {
+    const int count = static_cast<int>(lesser(kBatch, e.codebooks - c));
+    ShortEntries entries[kBatch];
+    int used = 0, others = 0;
+    for (int i = 0; i < count; used += e.slot_count[c + i++]) {
+      if (is_short(e, c + i)) {
+        prepare_entries(directions + 128 * used, entries[i]);
+      } else {
+        ++others;
       }
-      out += 64;
-      if ((u + 1) % window == 0 || u + 1 == units) {
-        for (int i = 0; i < 2; ++i) {
-          _mm256_storeu_si256(reinterpret_cast<__m256i*>(panel + u / window * 64 + 32 * i), starts[i]);
-          starts[i] = _mm256_setzero_si256();
+    }
+    for (int p = 0; p < panels; ++p) {
+      Encoded encoded;
+      if (others < count) encode_short(e, c, count, slots + p * slot_step, entries, encoded);
+      if (others > 0) encode_others<kGain>(e, c, count, slots + p * slot_step, directions, encoded);
+      if (count % 2 != 0) encoded.codes[count] = encoded.gains[count] = _mm256_setzero_si256();
+      uint8_t* out = units + p * panel_bytes;
+      for (int i = 0; i < count; i += 2, out += kUnitBytes<kGain>) {
+        write(out, _mm256_permutevar8x32_epi32(encoded.codes[i], code_order));
+        write(out + 32, _mm256_permutevar8x32_epi32(encoded.codes[i + 1], code_order));
+        if constexpr (kGain) {
+          const __m256i a = _mm256_permutevar8x32_epi32(encoded.gains[i], in_order);
+          const __m256i b = _mm256_permutevar8x32_epi32(encoded.gains[i + 1], in_order);
+          const __m256i low = _mm256_unpacklo_epi8(a, b), high = _mm256_unpackhi_epi8(a, b);
+          write(out + 64, _mm256_permute2x128_si256(low, high, 0x20));
+          write(out + 96, _mm256_permute2x128_si256(low, high, 0x31));
         }
       }
     }
+    slots += used * kVectors;
+    directions += 128 * used;
   }
 }
 
@@ -301,12 +358,9 @@ bool window_fits(const __m256i* sums, int64_t units, int64_t window) {
   return _mm256_movemask_epi8(_mm256_cmpgt_epi16(most, _mm256_set1_epi16(kWindowGains))) == 0;
 }
 
-/// Replaces the windows of a panel of rows by the longest ones that its gains allow and returns their units. Memory:
-/// two vectors a unit.
-int64_t lengthen_windows(const EncodeView& e, uint8_t* panel, __m256i* sums) {
-  const int64_t units = (e.codebooks + 1) / 2, least = window_units_avx2(e.gain_limit);
-  uint8_t* codes = panel + (units + least - 1) / least * 2 * kRows;
-  const uint8_t* gains = codes + 2 * kRows;
+/// Units of the longest windows that the gains of a panel of rows allow. Memory: two vectors a unit.
+int64_t longest_window(const EncodeView& e, const uint8_t* gains, __m256i* sums) {
+  const int64_t units = unit_count(e), least = window_units_avx2(e.gain_limit);
   for (int64_t u = 0; u < units; ++u) {
     sums[2 * u] = magnitudes(gains + u * 4 * kRows);
     sums[2 * u + 1] = magnitudes(gains + u * 4 * kRows + kRows);
@@ -317,19 +371,21 @@ int64_t lengthen_windows(const EncodeView& e, uint8_t* panel, __m256i* sums) {
     if (!window_fits(sums, units, longer)) break;
     window = longer;
   }
-  if (window == least) return window;
-  store_added_units(codes, window - least);
+  return window;
+}
+
+/// Starts of windows: minus 128 times the sums of their gains.
+void write_starts(const uint8_t* gains, int64_t units, int64_t window, uint8_t* starts) {
   const __m256i offset = _mm256_set1_epi8(static_cast<char>(128));
-  for (int64_t u = 0; u < units; panel += 2 * kRows) {
+  for (int64_t u = 0; u < units; starts += 2 * kRows) {
     __m256i low = _mm256_setzero_si256(), high = low;
     for (const int64_t end = lesser(u + window, units); u < end; ++u) {
       low = _mm256_sub_epi16(low, _mm256_maddubs_epi16(offset, load(gains + u * 4 * kRows)));
       high = _mm256_sub_epi16(high, _mm256_maddubs_epi16(offset, load(gains + u * 4 * kRows + kRows)));
     }
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(panel), low);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(panel + kRows), high);
+    write(starts, low);
+    write(starts + kRows, high);
   }
-  return window;
 }
 
 /// Starts, multiples of 128, become multiples of 256 but for the first: the low bytes of the sums before a window can
@@ -347,36 +403,34 @@ void even_starts(uint8_t* starts, int64_t windows) {
   }
 }
 
-/// What is left to do for the windows of a panel. Convolutions gather those of pixels from many panels; a single row
-/// may be a pixel.
-void finish_windows(const EncodeView& e, bool of_rows, uint8_t* panel, const Scratch& s) {
-  // The slots, a vector or more a codebook, have been read.
-  const int64_t window = of_rows ? lengthen_windows(e, panel, s.slots) : window_units_avx2(e.gain_limit);
-  even_starts(panel, ((e.codebooks + 1) / 2 + window - 1) / window);
+/// The windows of a panel. Convolutions gather those of pixels from many panels; a single row may be a pixel. Memory:
+/// two vectors a unit.
+void make_windows(const EncodeView& e, bool of_rows, uint8_t* panel, __m256i* memory) {
+  const int64_t units = unit_count(e), least = window_units_avx2(e.gain_limit);
+  uint8_t* codes = panel + start_bytes(e, least);
+  const uint8_t* gains = codes + 2 * kRows;
+  const int64_t window = of_rows ? longest_window(e, gains, memory) : least;
+  store_added_units(codes, window - least);
+  write_starts(gains, units, window, panel);
+  even_starts(panel, (units + window - 1) / window);
 }
 
-void encode_row_by_row(const EncodeView& e, const EncodeInput& in, uint8_t* panel, const Scratch& s) {
-  const int64_t units = (e.codebooks + 1) / 2, window = window_units_avx2(e.gain_limit);
-  const int64_t bytes = e.gain_limit > 0 ? (units + window - 1) / window * 64 + units * 128 : units * 64;
-  std::memset(panel, 0, static_cast<size_t>(bytes));
+void encode_row_by_row(const EncodeView& e, const EncodeInput& in, bool of_rows, uint8_t* panel, const Scratch& s) {
+  const int64_t window = window_units_avx2(e.gain_limit);
+  const int64_t unit_bytes = e.gain_limit > 0 ? kUnitBytes<true> : kUnitBytes<false>;
+  uint8_t* units = panel + start_bytes(e, window);
+  std::memset(units, 0, static_cast<size_t>(unit_count(e) * unit_bytes));
   for (int64_t r = 0; r < in.rows; ++r) {
-    quantise_rows(in.x + r * in.row_stride, in.row_stride, 1, e.features, e.offset, e.inv_scale, s.rows, s.row_stride);
-    e.gain_limit > 0 ? score_row<true>(e, s.rows, r, panel) : score_row<false>(e, s.rows, r, panel);
+    quantise_rows(in.x + r * in.row_stride, in.row_stride, 1, e.features, e.has_offset ? e.offset : nullptr,
+                  e.inv_scale, s.rows, s.row_stride);
+    e.gain_limit > 0 ? score_row<true>(e, s.rows, r, units) : score_row<false>(e, s.rows, r, units);
   }
-  if (e.gain_limit > 0) finish_windows(e, in.rows > 1, panel, s);
+  if (e.gain_limit > 0) make_windows(e, of_rows, panel, s.slots);
 }
 
-}  // namespace
-
-size_t encode_scratch_avx2(const EncodeView& e) {
-  const int64_t projection = e.projected ? input_slots(e) + e.features : 0;
-  return static_cast<size_t>(round_up(e.slots, 16) * 128 + kRows * (round_up(widest(e), 64) + 64) + projection * 128);
-}
-
-void encode_avx2(const EncodeView& e, const EncodeInput& in, uint8_t* panel, int64_t, void* memory) {
-  const Scratch s = carve(e, memory);
+/// Quantises up to 32 rows or pixels and arranges them in slots.
+void fill_slots(const EncodeView& e, const EncodeInput& in, const Scratch& s, __m256i* slots) {
   const bool by_rows = in.feature_stride == 1;
-  if (by_rows && !e.projected && e.entries == 16 && in.rows <= kSingleRows) return encode_row_by_row(e, in, panel, s);
   __m256i mask[kVectors];
   for (int g = 0; g < kVectors; ++g) mask[g] = first_lanes(in.rows - 8 * g);
   const auto pixels = [&](int64_t f, int g) {
@@ -384,10 +438,12 @@ void encode_avx2(const EncodeView& e, const EncodeInput& in, uint8_t* panel, int
   };
   if (by_rows) {
     const int64_t features = e.projected ? e.inputs : e.features;
+    const float* offset = e.projected ? e.proj_offset : e.offset;
+    const bool has_offset = e.projected ? e.has_proj_offset : e.has_offset;
     // Rows that do not exist are zeros: their codes must be in range.
     for (int64_t r = in.rows; r < kRows; ++r)
       std::memset(s.rows + r * s.row_stride, 0, static_cast<size_t>(s.row_stride));
-    quantise_rows(in.x, in.row_stride, in.rows, features, e.projected ? e.proj_offset : e.offset,
+    quantise_rows(in.x, in.row_stride, in.rows, features, has_offset ? offset : nullptr,
                   e.projected ? e.proj_inv_scale : e.inv_scale, s.rows, s.row_stride);
   }
   if (e.projected) {
@@ -399,16 +455,44 @@ void encode_avx2(const EncodeView& e, const EncodeInput& in, uint8_t* panel, int
       });
     }
     project(e, s.input_slots, s.features);
-    slots_of_features(e, s.slots, [&](int64_t f, int g) { return s.features[f * kVectors + g]; });
+    slots_of_features(e, slots, [&](int64_t f, int g) { return s.features[f * kVectors + g]; });
   } else if (by_rows) {
-    arrange(e, s.rows, s.row_stride, s.slots);
+    arrange(e, s.rows, s.row_stride, slots);
   } else {
-    slots_of_features(e, s.slots,
+    slots_of_features(e, slots,
                       [&](int64_t f, int g) { return quantise_feature(pixels(f, g), e.offset, e.inv_scale, f); });
   }
-  if (e.gain_limit == 0) return score<false, false>(e, s.slots, panel);
-  by_rows&& in.rows > 1 ? score<true, true>(e, s.slots, panel) : score<true, false>(e, s.slots, panel);
-  finish_windows(e, by_rows && in.rows > 1, panel, s);
+}
+
+}  // namespace
+
+size_t encode_scratch_avx2(const EncodeView& e) {
+  const int64_t projection = e.projected ? input_slots(e) + e.features : 0;
+  return static_cast<size_t>((kEncodePanelsAvx2 * round_up(e.slots, 16) + projection) * 128 +
+                             kRows * (round_up(widest(e), 64) + 64));
+}
+
+void encode_avx2(const EncodeView& e, const EncodeInput& in, uint8_t* panel, int64_t panel_bytes, void* memory) {
+  const Scratch s = carve(e, memory);
+  const bool by_rows = in.feature_stride == 1, of_rows = by_rows && in.rows > 1;
+  int panels = 0;  // that are encoded together
+  for (int64_t row = 0; row < in.rows; row += kRows) {
+    EncodeInput part = in;
+    part.x += row * in.row_stride;
+    part.rows = lesser(kRows, in.rows - row);
+    if (by_rows && !e.projected && e.entries == 16 && part.rows <= kSingleRows) {
+      // The last panel: the memory of its slots is free.
+      Scratch own = s;
+      own.slots += panels * s.slot_step;
+      encode_row_by_row(e, part, of_rows, panel + panels * panel_bytes, own);
+      break;
+    }
+    fill_slots(e, part, s, s.slots + panels++ * s.slot_step);
+  }
+  if (e.gain_limit == 0) return score<false, false>(e, s.slots, s.slot_step, panel, panel_bytes, panels);
+  of_rows ? score<true, true>(e, s.slots, s.slot_step, panel, panel_bytes, panels)
+          : score<true, false>(e, s.slots, s.slot_step, panel, panel_bytes, panels);
+  for (int p = 0; p < panels; ++p) make_windows(e, of_rows, panel + p * panel_bytes, s.slots + p * s.slot_step);
 }
 
 }  // namespace lutc::kernels

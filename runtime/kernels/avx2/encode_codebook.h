@@ -54,10 +54,9 @@ LUTC_INLINE bool is_pair(const uint8_t* directions) {
   return _mm256_testz_si256(some, _mm256_set1_epi32(static_cast<int>(0xffff0000))) != 0;
 }
 
-/// One codebook of at most two features and 32 rows: one product an entry.
-template <bool kGain>
+/// One codebook of at most two features, plain form, and 32 rows: one product an entry.
 LUTC_INLINE void encode_pair(int entries, const __m256i* slots, const uint8_t* directions, const int32_t* start,
-                             float mul, float limit, __m256i* code, __m256i* gain) {
+                             __m256i* code) {
   alignas(32) uint8_t pairs[64];
   for (int i = 0; i < 64; i += 32)
     _mm256_store_si256(reinterpret_cast<__m256i*>(pairs + i),
@@ -72,17 +71,11 @@ LUTC_INLINE void encode_pair(int entries, const __m256i* slots, const uint8_t* d
   for (int k = 0; k < entries; ++k) {
     const __m256i rank = broadcast(start + k), direction = broadcast(pairs + 4 * k);
 #pragma GCC unroll 4
-    for (int g = 0; g < kVectors; ++g) {
-      __m256i score = _mm256_madd_epi16(q[g], direction);
-      if constexpr (kGain) score = _mm256_abs_epi32(score);
-      best[g] = _mm256_max_epi32(best[g], _mm256_add_epi32(score, rank));
-    }
+    for (int g = 0; g < kVectors; ++g)
+      best[g] = _mm256_max_epi32(best[g], _mm256_add_epi32(_mm256_madd_epi16(q[g], direction), rank));
   }
 #pragma GCC unroll 4
-  for (int g = 0; g < kVectors; ++g) {
-    code[g] = code_of(best[g]);
-    if constexpr (kGain) gain[g] = gain_of(_mm256_madd_epi16(q[g], chosen(pairs, code[g])), mul, limit);
-  }
+  for (int g = 0; g < kVectors; ++g) code[g] = code_of(best[g]);
 }
 
 /// One codebook of kG vectors of rows: codes, and in the gain form gains, as int32 lanes.

@@ -42,12 +42,8 @@ LUTC_INLINE void score_entries(const int8_t* q, const int32_t* source, const uin
 
 /// Codes of quantised row q (16 entries) at row `row`, below 8, of a panel of zeros.
 template <bool kGain>
-void score_row(const EncodeView& e, const int8_t* q, int64_t row, uint8_t* panel) {
-  const int64_t units = (e.codebooks + 1) / 2, window = window_units_avx2(e.gain_limit);
-  uint8_t* out = panel + (kGain ? (units + window - 1) / window * 64 : 0) + row;
-  uint8_t* start_of_window = panel + 2 * row;
-  int64_t in_window = 0;
-  int gains_of_window = 0;
+void score_row(const EncodeView& e, const int8_t* q, int64_t row, uint8_t* units) {
+  uint8_t* out = units + row;
   const uint8_t* directions = e.directions;
   const int32_t* source = e.source;
   const __m256 limit = _mm256_set1_ps(static_cast<float>(e.gain_limit));
@@ -88,18 +84,8 @@ void score_row(const EncodeView& e, const int8_t* q, int64_t row, uint8_t* panel
     }
     for (int64_t j = 0; j < count; ++j) {
       out[32 * (j & 1)] = static_cast<uint8_t>(codes[j]);
-      if constexpr (kGain) {
-        out[64 + row + (j & 1)] = static_cast<uint8_t>(gains[j]);
-        gains_of_window += gains[j];
-      }
-      if ((j & 1) == 0 && c0 + j + 1 < e.codebooks) continue;
-      out += kGain ? 128 : 64;
-      if (kGain && (++in_window == window || c0 + j + 1 == e.codebooks)) {
-        const int16_t start = static_cast<int16_t>(-128 * gains_of_window);
-        std::memcpy(start_of_window, &start, sizeof(start));
-        start_of_window += 64;
-        in_window = gains_of_window = 0;
-      }
+      if constexpr (kGain) out[64 + row + (j & 1)] = static_cast<uint8_t>(gains[j]);
+      if ((j & 1) == 1) out += kGain ? 128 : 64;
     }
   }
 }

@@ -483,7 +483,7 @@ const LookupKernels kLookupAvx2 = {
     DirectionForm::kPairs,
     kRows,
     /*unit=*/2,
-    /*encode_panels=*/1,
+    /*encode_panels=*/kEncodePanelsAvx2,
     /*code_planes=*/2,
     /*code_bytes=*/1,
     /*gain_bytes=*/2,

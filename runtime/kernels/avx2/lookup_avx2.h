@@ -5,9 +5,12 @@
 
 namespace lutc::kernels {
 
+/// Panels of one encode_avx2() call: directions are prepared once for all of them.
+constexpr int kEncodePanelsAvx2 = 4;
+
 size_t encode_scratch_avx2(const EncodeView& view);
 void gather_row_avx2(const GatherRow& row);
-void encode_avx2(const EncodeView& view, const EncodeInput& input, uint8_t* panel, int64_t panel_bytes, void* scratch);
+void encode_avx2(const EncodeView& view, const EncodeInput& input, uint8_t* panels, int64_t panel_bytes, void* scratch);
 
 namespace {
 
