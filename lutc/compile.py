@@ -307,7 +307,7 @@ def _learned(
             f"learn: {minutes:g} minutes did not bring the faster draft into the budget ({bolder.loss:.4g} lost): "
             "the selection is kept as it was"
         )
-        return selection, learned
+        return selection, {name: {**what, "kept": False} for name, what in learned.items()}
     trial = selection.trial
     if all(choice.form.dense for choice in trial.choices):
         builder.progress.note("learn: no layer has lookups, there is nothing to learn")

@@ -33,7 +33,13 @@ def test(cases: Sequence[Case], isa: str, count: int) -> Iterator[dict[str, Any]
         case = cases[number % len(cases)]
         method = methods.budgeted(share)
         budget = share * judge.dense_score(case)
-        row = {"bench": "accuracy budget", "task": case.task, "model": case.name, "isa": isa, "form": method.form}
+        row: dict[str, Any] = {
+            "bench": "accuracy budget",
+            "task": case.task,
+            "model": case.name,
+            "isa": isa,
+            "form": method.form,
+        }
         try:
             compiled = methods.compile(case, method, isa, judge.dense_score(case))
             judged = judge.row(case, method, isa, compiled)
