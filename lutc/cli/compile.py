@@ -132,7 +132,10 @@ def command(
         if "learn" in report:
             r = report["learn"]
             kept = "" if r["kept"] else " (not better: the fit is kept)"
-            out.print(f"learned: held-out divergence {r['before']:.5f} -> {r['after']:.5f} in {r['steps']} steps{kept}")
+            told, tells = r["classes"]
+            classes = f", of classes {told:.5f} -> {tells:.5f}" if told else ""
+            moved = f"{r['before']:.5f} -> {r['after']:.5f}{classes}"
+            out.print(f"learned: held-out divergence {moved} in {r['steps']} steps{kept}")
         if "score" in report:
             s = report["score"]
             out.print(f"score: original {s['reference']:.4f}, compiled {s['compiled']:.4f}, drop {s['drop']:+.4f}")

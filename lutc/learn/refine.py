@@ -73,6 +73,7 @@ class Refiner:
             "held_out": result.held_out,
             "before": result.before,
             "after": result.after,
+            "classes": list(result.classes),
             "kept": result.kept,
             "curve": [[round(p.minutes, 3), p.step, p.divergence] for p in result.curve],
         }

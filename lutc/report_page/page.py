@@ -207,7 +207,11 @@ def _learned(found: object) -> str:
         return ""
     shown = {name: number(float(str(value))) for name, value in values.items()}
     kept = "" if found.get("kept") else "; not kept"
-    moved = f"divergence on samples held out {shown['before']} \u2192 {shown['after']}{kept}"
+    classes = found.get("classes")
+    told = ""
+    if isinstance(classes, list) and any(classes):
+        told = " (of classes {} \u2192 {})".format(*map(number, classes))
+    moved = f"divergence on samples held out {shown['before']} \u2192 {shown['after']}{told}{kept}"
     return f"{shown['minutes']} minutes, {values['steps']} steps: {moved}"
 
 

@@ -158,6 +158,8 @@ def test_learning_is_told():
     learned = {"minutes": 5, "steps": 1234, "before": 0.0512, "after": 0.0301, "kept": True}
     assert "5 minutes, 1234 steps" in render(report(layer("a"), learn=learned), Facts("m.onnx"))
     assert "0.0512 \u2192 0.0301" in render(report(layer("a"), learn=learned), Facts("m.onnx"))
+    both = {**learned, "classes": [0.21, 0.14]}
+    assert "0.0301 (of classes 0.21 \u2192 0.14)" in render(report(layer("a"), learn=both), Facts("m.onnx"))
     assert "; not kept" in render(report(layer("a"), learn={**learned, "kept": False}), Facts("m.onnx"))
     assert "learning" not in render(report(layer("a"), learn={"minutes": HOSTILE}), Facts("m.onnx"))
 
