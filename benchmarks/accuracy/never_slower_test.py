@@ -60,12 +60,24 @@ def _saved(model, folder):
     return path
 
 
+def test_int8_counts_where_it_keeps_the_budget():
+    def report(divergence):
+        return {"selection": {"budget": {"limit": 0.15}, "points": [{"name": "all int8", "divergence": divergence}]}}
+
+    assert never_slower._int8_keeps(report(0.15)) and not never_slower._int8_keeps(report(0.2))
+    assert never_slower._int8_keeps({"layers": []})
+    assert not never_slower._int8_keeps({"selection": {"points": []}})
+
+
 def test_verdict_names_what_is_slower():
     rows = [
-        {"model": "a", "form": "fast", "ratio": 1.2, "slower": False},
-        {"model": "b", "form": "fast", "ratio": 0.9, "slower": True},
+        {"model": "a", "form": "fast", "ratio": 1.2, "slower": False, "int8_keeps_budget": True},
+        {"model": "b", "form": "fast", "ratio": 0.9, "slower": True, "int8_keeps_budget": True},
     ]
     found = never_slower.verdict(rows, "avx512")
     assert not found["holds"] and found["slower"] == ["b, fast: 0.9"] and found["least"] == 0.9
     assert never_slower.verdict(rows[:1], "avx512")["holds"]
+    price = {**rows[1], "slower": False, "int8_keeps_budget": False}  # of a budget that int8 does not keep
+    found = never_slower.verdict([rows[0], price], "avx512")
+    assert found["holds"] and found["least"] == 1.2 and found["int8_loses_too_much"] == 1
     assert not never_slower.verdict([], "avx512")["holds"]  # nothing was tested
