@@ -10,7 +10,6 @@
 
 #include "kernels/avx2/gain_windows.h"
 #include "kernels/avx2/plain_groups.h"
-#include "kernels/avx2/transpose.h"
 
 namespace lutc::kernels {
 namespace {
@@ -163,10 +162,7 @@ void gain_rows(const LookupBlock& b) {
     w.units = kHighWindows * w.window < b.units - u ? kHighWindows * w.window : b.units - u;
     GainSums sums;
     for (int i = 0; i < 4; ++i) {
-      for (int h = 0; h < 32; h += 16) {
-        store(sums.low[i] + h, load(w.starts + 2 * h));  // its low bytes count
-        store(sums.high[i] + h, _mm256_setzero_si256());
-      }
+      for (int h = 0; h < 32; h += 16) store(sums.high[i] + h, _mm256_setzero_si256());
     }
     gain_windows(w, sums);
     for (int n = 0; n < 4; ++n) {
@@ -349,128 +345,6 @@ void lookup(const LookupBlock& b) {
   b.gain_limit > 64 ? gain<true>(b) : gain<false>(b);
 }
 
-/// Lanes below n.
-LUTC_INLINE __m256i first_lanes(int64_t n) {
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n > 8 ? 8 : n)),
-                            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
-
-/// read(p): eight floats, or those that exist.
-template <class Read>
-LUTC_INLINE __m256 finish(const FinishBlock& f, __m256 y, int64_t at, const Read& read) {
-  if (f.residual != nullptr && f.residual_first) y = _mm256_add_ps(y, read(f.residual + at));
-  if (f.relu) y = _mm256_max_ps(y, _mm256_setzero_ps());
-  if (f.residual != nullptr && !f.residual_first) y = _mm256_add_ps(y, read(f.residual + at));
-  return y;
-}
-
-/// Rows 0 .. 3 of eight columns, or of the first `columns` and repetitions.
-LUTC_INLINE void load_four_rows(const int32_t* acc, int64_t stride, int64_t columns, __m256 (&rows)[4]) {
-  __m256d pairs[4];
-  const auto column = [&](int64_t n) { return acc + (n < columns ? n : 0) * stride; };
-  const auto both = [&](int64_t n) {  // columns n and n + 4
-    const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(column(n)));
-    const __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i*>(column(n + 4)));
-    return _mm256_castsi256_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1));
-  };
-  for (int i = 0; i < 2; ++i) {
-    const __m256 a = both(2 * i), b = both(2 * i + 1);
-    pairs[i] = _mm256_castps_pd(_mm256_unpacklo_ps(a, b));
-    pairs[2 + i] = _mm256_castps_pd(_mm256_unpackhi_ps(a, b));
-  }
-  for (int i = 0; i < 2; ++i) {
-    rows[2 * i] = _mm256_castpd_ps(_mm256_unpacklo_pd(pairs[2 * i], pairs[2 * i + 1]));
-    rows[2 * i + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(pairs[2 * i], pairs[2 * i + 1]));
-  }
-}
-
-/// Up to four rows of up to eight columns from (row, column) on; kWhole: of eight.
-template <bool kWhole>
-LUTC_INLINE void finish_rows_part(const FinishBlock& f, int64_t row, int64_t column) {
-  const int64_t rows = f.rows - row, columns = f.columns - column;
-  const __m256i mask = first_lanes(columns);
-  const auto read = [&](const float* p) { return kWhole ? _mm256_loadu_ps(p) : _mm256_maskload_ps(p, mask); };
-  const __m256 scale = read(f.scale + column), bias = read(f.bias + column);
-  __m256 v[4];
-  load_four_rows(f.acc + column * f.acc_stride + row, f.acc_stride, kWhole ? 8 : columns, v);
-#pragma GCC unroll 4
-  for (int r = 0; r < 4; ++r) {
-    if (r >= rows) break;
-    const int64_t at = (row + r) * f.y_stride + column;
-    const __m256 value = f.scaled ? v[r] : _mm256_fmadd_ps(_mm256_cvtepi32_ps(_mm256_castps_si256(v[r])), scale, bias);
-    const __m256 y = finish(f, value, at, read);
-    if constexpr (kWhole) {
-      _mm256_storeu_ps(f.y + at, y);
-    } else {
-      _mm256_maskstore_ps(f.y + at, mask, y);
-    }
-  }
-}
-
-/// Eight rows of eight columns, with nothing to do but to scale.
-template <bool kScaled>
-LUTC_INLINE void finish_square(const FinishBlock& f, int64_t row, int64_t column) {
-  __m256i v[8];
-  const int32_t* acc = f.acc + column * f.acc_stride + row;
-#pragma GCC unroll 8
-  for (int n = 0; n < 8; ++n) v[n] = load(acc + n * f.acc_stride);
-  transpose8(v);
-  const __m256 scale = _mm256_loadu_ps(f.scale + column), bias = _mm256_loadu_ps(f.bias + column);
-  float* y = f.y + row * f.y_stride + column;
-#pragma GCC unroll 8
-  for (int r = 0; r < 8; ++r, y += f.y_stride) {
-    const __m256 value = kScaled ? _mm256_castsi256_ps(v[r]) : _mm256_fmadd_ps(_mm256_cvtepi32_ps(v[r]), scale, bias);
-    _mm256_storeu_ps(y, value);
-  }
-}
-
-void finish_rows(const FinishBlock& f) {
-  int64_t row = 0;
-  const int64_t whole = f.columns / 8 * 8;
-  if (f.residual == nullptr && !f.relu) {
-    for (; row + 8 <= f.rows; row += 8) {
-      for (int64_t n = 0; n < whole; n += 8)
-        f.scaled ? finish_square<true>(f, row, n) : finish_square<false>(f, row, n);
-      for (int64_t r = row; whole < f.columns && r < row + 8; r += 4) finish_rows_part<false>(f, r, whole);
-    }
-  }
-  for (; row < f.rows; row += 4) {
-    for (int64_t n = 0; n < whole; n += 8) finish_rows_part<true>(f, row, n);
-    if (whole < f.columns) finish_rows_part<false>(f, row, whole);
-  }
-}
-
-/// float(acc) * scale + bias in place; lanes past the last row are whatever they are.
-void scale_columns(const FinishBlock& f) {
-  const int64_t lanes = (f.rows + kRows - 1) / kRows * kRows;
-  for (int64_t n = 0; n < f.columns; ++n) {
-    int32_t* acc = const_cast<int32_t*>(f.acc) + n * f.acc_stride;
-    const __m256 scale = _mm256_set1_ps(f.scale[n]), bias = _mm256_set1_ps(f.bias[n]);
-    for (int64_t r = 0; r < lanes; r += 8) {
-      const __m256 y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(load(acc + r)), scale, bias);
-      store(acc + r, _mm256_castps_si256(y));
-    }
-  }
-}
-
-void finish_planes(const FinishBlock& f) {
-  for (int64_t n = 0; n < f.columns; ++n) {
-    const __m256 scale = _mm256_set1_ps(f.scale[n]), bias = _mm256_set1_ps(f.bias[n]);
-    for (int64_t r = 0; r < f.rows; r += 8) {
-      const __m256i mask = first_lanes(f.rows - r);
-      const __m256 acc = _mm256_cvtepi32_ps(_mm256_maskload_epi32(f.acc + n * f.acc_stride + r, mask));
-      const int64_t at = n * f.y_stride + r;
-      const auto read = [&](const float* p) { return _mm256_maskload_ps(p, mask); };
-      const __m256 y = finish(f, _mm256_fmadd_ps(acc, scale, bias), at, read);
-      if (f.rows - r >= 8) {
-        _mm256_storeu_ps(f.y + at, y);
-      } else {
-        _mm256_maskstore_ps(f.y + at, mask, y);
-      }
-    }
-  }
-}
-
 }  // namespace
 
 /// So that interleaving codes of rows puts the rows in order (encode_avx2.cpp).
@@ -499,10 +373,10 @@ const LookupKernels kLookupAvx2 = {
     encode_scratch_avx2,
     encode_avx2,
     lookup,
-    finish_rows,
-    finish_planes,
+    finish_rows_avx2,
+    finish_planes_avx2,
     gather_row_avx2,
-    scale_columns,
+    scale_columns_avx2,
     /*plane_lines=*/false,
     kRowPlaces,
 };

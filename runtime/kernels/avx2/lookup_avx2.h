@@ -1,4 +1,5 @@
-// Shared by the AVX2 lookup kernels: the encode (encode_avx2.cpp) and how many units 16-bit sums hold.
+// Shared by the AVX2 lookup kernels: the encode (encode_avx2.cpp), small batches (gather_avx2.cpp), what follows the
+// lookups (finish_avx2.cpp), and how many units 16-bit sums hold.
 #pragma once
 
 #include "kernels/lookup.h"
@@ -10,6 +11,10 @@ constexpr int kEncodePanelsAvx2 = 4;
 
 size_t encode_scratch_avx2(const EncodeView& view);
 void gather_row_avx2(const GatherRow& row);
+void finish_rows_avx2(const FinishBlock& f);
+void finish_planes_avx2(const FinishBlock& f);
+/// Lanes past the last row become whatever they are.
+void scale_columns_avx2(const FinishBlock& f);
 void encode_avx2(const EncodeView& view, const EncodeInput& input, uint8_t* panels, int64_t panel_bytes, void* scratch);
 
 namespace {
