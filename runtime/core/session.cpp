@@ -6,6 +6,7 @@
 
 #include "core/active_runs.h"
 #include "core/json.h"
+#include "core/link_features.h"
 #include "core/link_maxima.h"
 #include "core/machine.h"
 #include "core/prepared.h"
@@ -83,6 +84,7 @@ Result<std::unique_ptr<Session>> Session::build(std::unique_ptr<Artifact> artifa
   if (!plan.is_ok()) return plan.status();
   session->plan_ = std::move(plan.value());
   link_maxima(&session->plan_);
+  link_features(&session->plan_, session->kernels_->isa);
   LUTC_RETURN_IF_ERROR(link_tables(&session->plan_, session->kernels_->isa));
   auto tables = ExpandedTables::make(session->plan_, *session->artifact_, session->kernels_->isa, session->threads_,
                                      session->options_.memory_limit);

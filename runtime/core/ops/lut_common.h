@@ -47,6 +47,12 @@ struct CodesGeometry {
   void extract(const uint8_t* panel, int64_t row, int64_t entries, int64_t codebook, uint8_t* code, int8_t* gain) const;
 };
 
+/// Whether rows that a lut_linear hands to lut_encode lie feature by feature: [feature][row]. Both ask
+/// (link_features.h).
+inline bool by_features(const StepDef& def, const kernels::LookupKernels& kernels, int64_t rows) {
+  return rows > kernels.gather_rows && rows >= kernels.panel_rows && def.attrs.get_int("by_features", 0) == 1;
+}
+
 /// The part that lut_linear and lut_conv share: attributes, table, scale, bias and activation.
 class LutConsumer : public OpBase {
  public:

@@ -107,6 +107,7 @@ class LutEncode final : public OpBase {
     std::memcpy(out.data, &header, sizeof(header));
     uint8_t* panels = out.as_mut<uint8_t>() + sizeof(header);
     const int64_t per_image = geometry_.panels(rows), panel_rows = kernels_->panel_rows;
+    const bool planes = channels_ || by_features(def_, *kernels_, rows);
     const auto body = [&](int64_t begin, int64_t end, int worker) {
       uint8_t* scratch = static_cast<uint8_t*>(ctx.scratch()) + static_cast<size_t>(worker) * scratch_;
       for (int64_t p = begin; p < end;) {
@@ -114,8 +115,8 @@ class LutEncode final : public OpBase {
         const int64_t count = std::min<int64_t>({kernels_->encode_panels, end - p, per_image - p % per_image});
         kernels::EncodeInput in;
         in.rows = std::min(count * panel_rows, rows - row);
-        in.row_stride = channels_ ? 1 : inputs_;
-        in.feature_stride = channels_ ? rows : 1;
+        in.row_stride = planes ? 1 : inputs_;
+        in.feature_stride = planes ? rows : 1;
         in.x = x.as<float>() + image * inputs_ * rows + row * in.row_stride;
         kernels_->encode(plan_.view(), in, panels + p * geometry_.panel_bytes, geometry_.panel_bytes, scratch);
         p += count;

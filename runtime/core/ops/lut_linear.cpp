@@ -67,6 +67,7 @@ class LutLinear final : public LutConsumer {
     job.residual = ctx.has_input(4) ? ctx.input(4).as<float>() : nullptr;
     job.y = out.as_mut<float>();
     job.rows = rows;
+    job.by_features = job.residual == nullptr && ops::by_features(def_, *kernels_, rows);
     uint8_t* scratch = static_cast<uint8_t*>(ctx.scratch());
     const int64_t work = rows * codebooks_ * outputs_ / 16;
     const int threads = work < kParallelWork ? 1 : ctx.num_threads();
@@ -99,6 +100,7 @@ class LutLinear final : public LutConsumer {
     float* y;
     int64_t rows;
     int64_t group_tiles, column_tiles;
+    bool by_features = false;  ///< y lies [column][row], and there is no residual
   };
 
   /// A group of row tiles times a tile of columns. Every part of the table is read from memory once and by the other
@@ -195,6 +197,12 @@ class LutLinear final : public LutConsumer {
     f.scale = scale_ + column;
     f.bias = bias_ + column;
     f.relu = activation_ == kernels::Activation::kRelu;
+    if (job.by_features) {
+      f.y = job.y + column * job.rows + row;
+      f.y_stride = job.rows;
+      finish_features(f, acc);
+      return;
+    }
     f.y = job.y + at;
     f.y_stride = outputs_;
     if (is_simple()) {
@@ -223,6 +231,17 @@ class LutLinear final : public LutConsumer {
       float* y = f.y + r * outputs_;
       vector_->activate(activation_, y, y, columns);
       if (job.residual != nullptr) vector_->add_f32(y, job.residual + at + r * outputs_, y, columns);
+    }
+  }
+
+  /// As finish(), feature by feature, as the sums lie.
+  void finish_features(const kernels::FinishBlock& f, int32_t* acc) const {
+    const bool in_place = !is_simple() && kernels_->scale_columns != nullptr;
+    in_place ? kernels_->scale_columns(f) : kernels_->finish_planes(f);
+    if (is_simple()) return;
+    for (int64_t n = 0; n < f.columns; ++n) {
+      float* y = f.y + n * f.y_stride;
+      vector_->activate(activation_, in_place ? reinterpret_cast<float*>(acc + n * f.acc_stride) : y, y, f.rows);
     }
   }
 

@@ -1,0 +1,51 @@
+"""Lookup layers behind each other: how one hands its output to the next changes no bit of the result."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from lutc.plan import Plan, Port, Step
+from tests.lookup_test import ISAS, make_layer
+from tests.plan_session import plan_session
+
+
+def chain(layers, activation, *, seen):
+    """A plan of lookup layers one after the other; `seen`: every layer's output is one of the model's, too."""
+    plan = Plan()
+    value = plan.add_value("f32")
+    plan.inputs.append(Port("x", value, "f32", ("m", len(layers[0].offset))))
+    for i, layer in enumerate(layers):
+        codes, out = plan.add_value("u8"), plan.add_value("f32")
+        constants = [plan.add_constant(f"e{i}.{j}", a) for j, a in enumerate(layer.encode_inputs)]
+        plan.steps.append(Step("lut_encode", f"encode {i}", [value, *constants], [codes], layer.encode_attrs(-1)))
+        tables = [plan.add_constant(f"l{i}.{j}", a) for j, a in enumerate((layer.table, layer.scale, layer.bias))]
+        attrs = layer.table_attrs("ckn") | {"activation": activation}
+        plan.steps.append(Step("lut_linear", f"linear {i}", [codes, *tables], [out], attrs))
+        if seen or layer is layers[-1]:
+            plan.outputs.append(Port(f"y{i}", out, "f32", ("m", len(layer.scale))))
+        value = out
+    return plan
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("activation", ["none", "relu", "gelu"])
+@pytest.mark.parametrize("gain_limit", [0, 15])
+@pytest.mark.parametrize("widths", [(40, 61, 50), (96, 384, 7)])
+def test_results_do_not_depend_on_who_else_sees_them(isa, activation, gain_limit, widths):
+    rng = np.random.default_rng(gain_limit + widths[1])
+    layers = [
+        make_layer(rng, d, [3] * (d // 3) + [d % 3] * (d % 3 > 0), 16, n, gain_limit, offset=True)
+        for d, n in itertools.pairwise(widths)
+    ]
+    for layer in layers:
+        layer.scale[:] = 1e-4
+    plain, seen = (plan_session(chain(layers, activation, seen=seen), isa=isa) for seen in (False, True))
+    for m in (0, 1, 5, 9, 15, 16, 17, 33, 64, 130, 300):
+        x = rng.normal(size=(m, widths[0])).astype(np.float32)
+        expected = seen.run(None, {"x": x})
+        (y,) = plain.run(None, {"x": x})
+        assert m == 0 or np.ptp(expected[0]) > 0
+        np.testing.assert_array_equal(y, expected[-1])
