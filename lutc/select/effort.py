@@ -25,6 +25,9 @@ from lutc.select.samples import Samples
 DRAFTS = {"divergence": 2.0, "score": 4.0}
 """Models with lookups that a search builds on average, by what the budget limits."""
 
+_LOOKUPS = {"divergence": 0.5, "score": 0.7}
+"""Share of the layers that could that take lookups in such a model."""
+
 _AGAIN = 0.7
 """Share of its layers that a later draft fits again: those behind the first change."""
 
@@ -148,6 +151,7 @@ class Effort:
                 cap = MAX_ROWS if choice.kind == "linear" else _POSITIONS
                 fits += speed * _units(choice, form, min(final_rows[index], cap), True)
                 largest = max(largest, *(_fit_bytes(choice, form, min(final_rows[index], cap)) for form in lookups))
+        fits *= _LOOKUPS[budget.metric]
         models = DRAFTS[budget.metric] * (1 - kept) + kept if fits else 0.0
         run_final = run * _size(samples.final) / _size(samples.judge)
         run_verify = run * _size(samples.verify) / _size(samples.judge)
