@@ -114,12 +114,44 @@ def test_3x3_conv(batch, group, inputs, outputs, height, width, pads, activation
 
 @settings(max_examples=150)
 @given(
+    batch=st.integers(1, 2),
+    group=st.sampled_from([1, 1, 2]),
+    inputs=st.integers(1, 4),
+    outputs=st.sampled_from([4, 8, 16, 24]),
+    stride=st.sampled_from([1, 2]),
+    height=st.integers(4, 13),
+    width=st.sampled_from([5, 8, 15, 16, 17, 31, 32, 33, 35, 47, 64, 65, 67, 131, 300, 530]),
+    pads=st.lists(st.integers(0, 3), min_size=4, max_size=4),
+    activation=st.sampled_from(["none", "relu", "silu"]),
+    residual=st.booleans(),
+    after=st.integers(0, 1),
+    isa=isas,
+    threads=st.sampled_from([1, 2]),
+)
+def test_3x3_conv_of_few_channels(
+    batch, group, inputs, outputs, stride, height, width, pads, activation, residual, after, isa, threads
+):
+    x, w = normal(1, batch, inputs * group, height, width), normal(2, outputs * group, inputs, 3, 3)
+    b = normal(3, outputs * group)
+    attrs = {"kernel_shape": [3, 3], "strides": [stride] * 2, "pads": pads, "group": group}
+    exact = by_ort("Conv", [x, w, b], **attrs)
+    r = normal(4, *exact.shape) if residual else None
+    act = {"relu": lambda v: np.maximum(v, 0), "silu": lambda v: v / (1 + np.exp(-v)), "none": lambda v: v}[activation]
+    added = np.float32(0) if r is None else r
+    exact = act(exact + added) if after else act(exact) + added
+    fused = {**attrs, "activation": activation, "activation_after_residual": after}
+    (ours,) = run_step("conv", [x, w, b, r], fused, constant=[1, 2], isa=isa, threads=threads)
+    np.testing.assert_allclose(ours, exact, rtol=1e-5, atol=2e-5)
+
+
+@settings(max_examples=150)
+@given(
     channels=st.sampled_from([1, 3, 5]),
     multiplier=st.sampled_from([1, 1, 2, 3]),
     size=st.sampled_from([3, 5]),
     stride=st.sampled_from([1, 2]),
     height=st.integers(5, 14),
-    width=st.sampled_from([5, 6, 7, 8, 10, 15, 16, 17, 20, 31, 32, 33, 34, 35, 37, 66, 67]),
+    width=st.sampled_from([5, 6, 7, 8, 10, 15, 16, 17, 20, 31, 32, 33, 34, 35, 37, 66, 67, 131, 300]),
     pads=st.lists(st.integers(0, 4), min_size=4, max_size=4),
     activation=st.sampled_from(["none", "relu", "sigmoid"]),
     residual=st.booleans(),

@@ -40,11 +40,14 @@ struct Tiling {
   int64_t first_row, rows, columns;
 };
 
-/// One channel of a depthwise convolution.
+/// One channel of a convolution whose lanes are neighbouring outputs of a row.
 struct DepthwisePlane {
   int64_t height, width, top, left;  ///< of the image, and its padding
   int64_t out_height, out_width;
 };
+
+/// Input channels that `shallow` takes at most.
+constexpr int64_t kShallowInputs = 4;
 
 /// One channel of a pooling.
 struct PoolPlane {
@@ -104,10 +107,16 @@ struct DenseKernels {
   void (*winograd_output)(const float* m, int64_t stride, const Tiling& tiling, float* y, int64_t height, int64_t width,
                           const Epilogue& epilogue);
 
-  /// One output channel of a depthwise convolution: a square kernel of 3 or 5, stride 1 or 2 both ways, undilated. One
-  /// bias (*epilogue.row_bias), a residual plane beside y.
-  void (*depthwise)(const float* x, const float* w, int64_t size, int64_t stride, const DepthwisePlane& plane, float* y,
-                    const Epilogue& epilogue);
+  /// Neighbouring channels of a depthwise convolution: a square kernel of 3 or 5, stride 1 or 2 both ways, undilated.
+  /// Biases by row, a residual plane for each plane of y.
+  void (*depthwise)(const float* x, const float* w, int64_t size, int64_t stride, const DepthwisePlane& plane,
+                    int64_t channels, float* y, const Epilogue& epilogue);
+  int shallow_outputs;  ///< outputs of a register block of `shallow`
+  /// Output rows [first_row, first_row + rows) of a 3 x 3 convolution of at most kShallowInputs channels, stride 1 or 2
+  /// both ways, undilated, rows of at least `lanes` outputs. packed: by pack_direct in blocks of shallow_outputs, of
+  /// which `outputs` is a multiple. Biases by row, a residual plane for each plane of y.
+  void (*shallow)(const float* x, int64_t channels, const float* packed, int64_t outputs, int64_t stride,
+                  const DepthwisePlane& plane, int64_t first_row, int64_t rows, float* y, const Epilogue& epilogue);
   /// Poolings: the average when there are row_shares (out_height) and column_shares (out_width), whose product is what
   /// a window's sum is multiplied by, else the maximum. Windows outside the image give 0 and -inf, those that hold a
   /// NaN, NaN. buffer: pool_floats(plane, lanes).

@@ -325,16 +325,16 @@ void gather_strided(const float* x, int64_t stride, float* y, int64_t n) {
 #include "kernels/depthwise_impl.h"
 #include "kernels/direct_impl.h"
 #include "kernels/pool_impl.h"
+#include "kernels/shallow_impl.h"
 #include "kernels/winograd_impl.h"
 
 namespace lutc::kernels {
 namespace {
 
 constexpr DenseKernels make_dense_kernels() {
-  return {kPanel,      W,      kBlockRows,     pack,           gemm,
-          dot,         axpy,   gather_strided, kDirectRows,    kDirectVectors * W,
-          pack_direct, direct, expand,         winograd_input, winograd_output,
-          depthwise,   pool};
+  return {kPanel,          W,           kBlockRows,         pack,        gemm,   dot,    axpy,
+          gather_strided,  kDirectRows, kDirectVectors * W, pack_direct, direct, expand, winograd_input,
+          winograd_output, depthwise,   kShallowOutputs,    shallow,     pool};
 }
 
 }  // namespace

@@ -2,6 +2,8 @@
 // dense_impl.h.
 #pragma once
 
+#include "kernels/taps_impl.h"
+
 namespace lutc::kernels {
 namespace {
 
@@ -25,8 +27,8 @@ struct FoldMaximumOrNan {
 /// The columns of outputs [j, j + W) for a square window that is known to the compiler: every image row is folded once,
 /// in registers, for four output rows.
 template <class Fold, int kSize, int kStride, bool kWhole>
-LUTC_INLINE void pool_column(const float* x, const PoolPlane& p, const TapColumns<kSize, kStride>& at, int64_t j,
-                             float* y, V::Mask* nan) {
+LUTC_INLINE void pool_column(const float* x, const PoolPlane& p, const Taps<kSize, kStride>& at, int64_t j, float* y,
+                             V::Mask* nan) {
   constexpr int kRows = 4, kReach = (kRows - 1) * kStride + kSize;
   const Float start = V::set1(Fold::kStart);
   V::Mask inside[kSize];  // of tap v: what of its lanes lies in the image
@@ -43,7 +45,7 @@ LUTC_INLINE void pool_column(const float* x, const PoolPlane& p, const TapColumn
       const int64_t h = i * kStride + r - p.top;
       if (h < 0 || h >= p.height) continue;
       Float taps[kSize];
-      load_taps<kSize, kStride, kWhole>(x + h * p.width + at.start, at, taps);
+      load_taps<kSize, kStride, kWhole>(x + h * p.width, at, taps);
       if (!kWhole) {
 #pragma GCC unroll 8
         for (int v = 0; v < kSize; ++v) taps[v] = V::select(inside[v], taps[v], start);
@@ -79,8 +81,8 @@ bool pool_plane(const float* x, const PoolPlane& p, float* y) {
   V::Mask nan = V::none();
   for (int64_t next = 0; next < p.out_width; next += W) {
     const int64_t j = p.out_width < W ? 0 : min_of(next, p.out_width - W);
-    const TapColumns<kSize, kStride> at(j * kStride - p.left, p.width);
-    if (at.whole(p.width)) {
+    const Taps<kSize, kStride> at(j * kStride - p.left, p.width);
+    if (at.whole) {
       pool_column<Fold, kSize, kStride, true>(x, p, at, j, y, &nan);
     } else {
       pool_column<Fold, kSize, kStride, false>(x, p, at, j, y, &nan);

@@ -1,5 +1,6 @@
 // Convolution, 1-D and 2-D, grouped, dilated, with fused bias, residual and activation.
 #include "core/ops/conv_direct.h"
+#include "core/ops/conv_shallow.h"
 #include "core/ops/conv_winograd.h"
 
 namespace lutc {
@@ -35,7 +36,9 @@ class Conv : public OpBase {
                      shape.output.to_string());
     }
     LUTC_RETURN_IF_ERROR(ctx.set_output(0, DType::kF32, shape.output));
-    if (shape.output.elements() == 0 || is_dot(shape) || is_depthwise(shape)) return Status::ok();
+    if (shape.output.elements() == 0 || is_dot(shape) || is_depthwise(shape) || use_shallow(shape)) {
+      return Status::ok();
+    }
     const int threads = this->threads(shape, ctx.num_threads());
     const int64_t bytes = use_winograd(shape) ? WinogradConv(shape, *dense_, threads).bytes()
                                               : DirectConv(shape, *dense_, !packed_.empty(), threads).bytes();
@@ -46,8 +49,8 @@ class Conv : public OpBase {
     ConvShape shape;
     LUTC_RETURN_IF_ERROR(make_shape(ctx.input(0).shape, ctx.input(1).shape, &shape));
     if (shape.output.elements() == 0) return Status::ok();
-    const bool winograd = use_winograd(shape);
-    const PackedMatrix& packed = winograd ? transformed_ : packed_;
+    const bool shallow = use_shallow(shape), winograd = use_winograd(shape);
+    const PackedMatrix& packed = shallow ? shallow_ : winograd ? transformed_ : packed_;
     const ConvOperands operands{ctx.input(0).as<float>(),
                                 ctx.input(1).as<float>(),
                                 packed.empty() ? nullptr : packed.data(),
@@ -61,10 +64,11 @@ class Conv : public OpBase {
       ctx.pool().parallel_for(shape.batch * groups_, 1, threads, [&](int64_t begin, int64_t end, int) {
         for (int64_t unit = begin; unit < end; ++unit) dots(shape, operands, unit);
       });
+    } else if (shallow) {
+      ShallowConv::run(ctx, *dense_, shape, operands, threads);
     } else if (is_depthwise(shape)) {
-      ctx.pool().parallel_for(shape.batch * shape.outputs, 1, threads, [&](int64_t begin, int64_t end, int) {
-        for (int64_t plane = begin; plane < end; ++plane) depthwise(shape, operands, plane);
-      });
+      ctx.pool().parallel_for(shape.batch * shape.outputs, 1, threads,
+                              [&](int64_t begin, int64_t end, int) { depthwise(shape, operands, begin, end); });
     } else if (winograd) {
       WinogradConv(shape, *dense_, threads).run(ctx, operands, threads);
     } else {
@@ -87,12 +91,18 @@ class Conv : public OpBase {
     DirectConv::pack(*dense_, data, outputs, groups_, elements / outputs, packed_.data_mut());
     Window window = window_;
     for (int d = 2; d < shape.rank; ++d) window.kernel[d + 2 - shape.rank] = shape[d];
-    if (shape.rank != 4 || !WinogradConv::suits(window, shape[1], outputs / groups_)) return Status::ok();
+    if (shape.rank != 4) return Status::ok();
+    if (ShallowConv::suits(*dense_, window, shape[1], outputs / groups_)) {
+      if (!shallow_.allocate(elements)) return no_memory();
+      ShallowConv::pack(*dense_, data, outputs, elements / outputs, shallow_.data_mut());
+    }
+    if (!WinogradConv::suits(window, shape[1], outputs / groups_)) return Status::ok();
     if (!transformed_.allocate(WinogradConv::packed_floats(outputs, shape[1]))) return no_memory();
     WinogradConv::pack(*dense_, data, outputs, groups_, shape[1], transformed_.data_mut());
     return Status::ok();
   }
   Status no_memory() const { return step_error(def_, ErrorCode::kOutOfMemory, "no memory for the packed weight"); }
+  bool use_shallow(const ConvShape& shape) const { return !shallow_.empty() && ShallowConv::suits(*dense_, shape); }
   bool use_winograd(const ConvShape& shape) const { return !transformed_.empty() && WinogradConv::suits(shape); }
 
   Status make_shape(const Shape& x, const Shape& w, ConvShape* shape) const {
@@ -147,13 +157,18 @@ class Conv : public OpBase {
            w.strides[0] == w.strides[1] && w.strides[0] <= 2 && w.dilations[0] == 1 && w.dilations[1] == 1;
   }
 
-  void depthwise(const ConvShape& s, const ConvOperands& operands, int64_t plane) const {
-    const int64_t channel = plane % s.outputs, offset = plane * s.out_pixels;
+  /// Output planes [begin, end).
+  void depthwise(const ConvShape& s, const ConvOperands& operands, int64_t begin, int64_t end) const {
     const Geometry& g = s.g;
-    dense_->depthwise(operands.x + plane / s.group_outputs * s.in_pixels, operands.w + channel * s.taps,
-                      s.window.kernel[0], s.window.strides[0],
-                      {g.in[0], g.in[1], g.pads[0], g.pads[1], g.out[0], g.out[1]}, operands.y + offset,
-                      operands.epilogue(s, channel, offset));
+    const kernels::DepthwisePlane plane{g.in[0], g.in[1], g.pads[0], g.pads[1], g.out[0], g.out[1]};
+    for (int64_t next = begin; next < end;) {
+      const int64_t channel = next % s.outputs, offset = next * s.out_pixels;
+      const int64_t planes = s.group_outputs == 1 ? std::min(end - next, s.outputs - channel) : 1;
+      dense_->depthwise(operands.x + next / s.group_outputs * s.in_pixels, operands.w + channel * s.taps,
+                        s.window.kernel[0], s.window.strides[0], plane, planes, operands.y + offset,
+                        operands.epilogue(s, channel, offset));
+      next += planes;
+    }
   }
 
   /// One output position that reads whole channels: a dot product per output channel.
@@ -178,6 +193,7 @@ class Conv : public OpBase {
   const kernels::DenseKernels* dense_ = nullptr;
   const kernels::VectorKernels* vector_ = nullptr;
   PackedMatrix packed_;       ///< constant weights, as DirectConv wants them
+  PackedMatrix shallow_;      ///< the same for ShallowConv, where that suits
   PackedMatrix transformed_;  ///< the same for WinogradConv, where that suits
   Window window_;             ///< read at load, for inputs of rank window_rank_
   int window_rank_ = -1;

@@ -104,6 +104,16 @@ struct Simd {
       r[c] = low;
     }
   }
+  /// v moved up by a lane, the last of `before` in front.
+  LUTC_INLINE Float shift_in_low(Float before, Float v) {
+    const Int middle = as_int(_mm256_permute2f128_ps(before, v, 0x21));
+    return as_float(_mm256_alignr_epi8(as_int(v), middle, 12));
+  }
+  /// v moved down by a lane, the first of `after` behind.
+  LUTC_INLINE Float shift_in_high(Float v, Float after) {
+    const Int middle = as_int(_mm256_permute2f128_ps(v, after, 0x21));
+    return as_float(_mm256_alignr_epi8(middle, as_int(v), 4));
+  }
   /// a, b (16 values in order) to those at even and at odd places.
   LUTC_INLINE void deinterleave(Float a, Float b, Float* even, Float* odd) {
     const Float low = _mm256_permute2f128_ps(a, b, 0x20), high = _mm256_permute2f128_ps(a, b, 0x31);

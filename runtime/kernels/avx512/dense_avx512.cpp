@@ -11,6 +11,8 @@ constexpr int kPanelVectors = 2;
 // The block of direct convolution: outputs x vectors of positions.
 constexpr int kDirectRows = 6;
 constexpr int kDirectVectors = 4;
+// Outputs that a block of `shallow` holds.
+constexpr int kShallowOutputs = 8;
 constexpr const VectorKernels& kMaths = kVectorAvx512;
 }  // namespace
 }  // namespace lutc::kernels

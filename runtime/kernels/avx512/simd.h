@@ -108,6 +108,14 @@ struct Simd {
     }
     for (int i = 0; i < 16; ++i) r[i] = t[i];
   }
+  /// v moved up by a lane, the last of `before` in front.
+  LUTC_INLINE Float shift_in_low(Float before, Float v) {
+    return as_float(_mm512_alignr_epi32(as_int(v), as_int(before), 15));
+  }
+  /// v moved down by a lane, the first of `after` behind.
+  LUTC_INLINE Float shift_in_high(Float v, Float after) {
+    return as_float(_mm512_alignr_epi32(as_int(after), as_int(v), 1));
+  }
   /// a, b (32 values in order) to those at even and at odd places.
   LUTC_INLINE void deinterleave(Float a, Float b, Float* even, Float* odd) {
     const Int e = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);

@@ -11,6 +11,8 @@ constexpr int kPanelVectors = 2;
 // The block of direct convolution: outputs x vectors of positions.
 constexpr int kDirectRows = 4;
 constexpr int kDirectVectors = 2;
+// Outputs that a block of `shallow` holds.
+constexpr int kShallowOutputs = 4;
 constexpr const VectorKernels& kMaths = kVectorScalar;
 }  // namespace
 }  // namespace lutc::kernels

@@ -113,6 +113,10 @@ struct Simd {
       }
     }
   }
+  /// v moved up by a lane, the last of `before` in front.
+  LUTC_INLINE Float shift_in_low(Float before, Float v) { return Float{before[3], v[0], v[1], v[2]}; }
+  /// v moved down by a lane, the first of `after` behind.
+  LUTC_INLINE Float shift_in_high(Float v, Float after) { return Float{v[1], v[2], v[3], after[0]}; }
   /// a, b (8 values in order) to those at even and at odd places.
   LUTC_INLINE void deinterleave(Float a, Float b, Float* even, Float* odd) {
     *even = Float{a[0], a[2], b[0], b[2]};
