@@ -103,7 +103,9 @@ Status EncodePlan::prepare(const EncodeSource& s, DirectionForm form) {
   };
   offset_ = padded(s.offset, s.features);
   inv_scale_ = padded(s.inv_scale, s.features);
+  // 256 takes every score but 0 past any limit, as more would, and keeps products within integers.
   gain_mul_.assign(s.gain_mul, s.gain_mul + s.codebooks);
+  for (float& mul : gain_mul_) mul = std::clamp(mul, -256.0f, 256.0f);
   view_.has_offset = any_nonzero(s.offset, s.features);
   view_.offset = offset_.data();
   view_.inv_scale = inv_scale_.data();

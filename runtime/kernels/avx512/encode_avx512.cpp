@@ -44,7 +44,7 @@ LUTC_INLINE Marks make_marks() {
 }
 
 LUTC_INLINE __m512i larger_magnitude(__m512i a, __m512i b) {
-  return _mm512_castps_si512(_mm512_range_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), 0xb));
+  return _mm512_castps_si512(_mm512_range_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), 0x7));
 }
 
 /// A codebook of kR panels against its directions.
@@ -105,75 +105,60 @@ struct Scorer {
   }
 };
 
-LUTC_INLINE __m512i gain_of(__m512i score, float mul, float limit) {
-  __m512 g = _mm512_mul_ps(_mm512_cvtepi32_ps(score), _mm512_set1_ps(mul));
-  g = _mm512_min_ps(_mm512_max_ps(g, _mm512_set1_ps(-limit)), _mm512_set1_ps(limit));
-  return _mm512_cvtps_epi32(g);
+/// Not clipped: products fit integers (EncodePlan), and pack_gains() clips bytes.
+LUTC_INLINE __m512i gain_of(__m512 score, float mul) {
+  return _mm512_cvtps_epi32(_mm512_mul_ps(score, _mm512_set1_ps(mul)));
+}
+
+/// The winner's score, whose key it is but for the entry.
+LUTC_INLINE __m512 score_of(__m512i key) { return _mm512_castsi512_ps(_mm512_and_si512(key, _mm512_set1_epi32(~15))); }
+
+/// Four vectors of gains to the bytes of one, clipped.
+LUTC_INLINE __m512i pack_gains(const __m512i (&gain)[4], __m512i limit) {
+  const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+  const __m512i bytes = _mm512_packs_epi16(_mm512_packs_epi32(gain[0], gain[1]), _mm512_packs_epi32(gain[2], gain[3]));
+  const __m512i clipped =
+      _mm512_max_epi8(_mm512_min_epi8(bytes, limit), _mm512_sub_epi8(_mm512_setzero_si512(), limit));
+  return _mm512_shuffle_epi8(clipped, order);
 }
 
 constexpr int bits_of(int entries) { return entries == 16 ? 4 : entries == 8 ? 3 : 2; }
 
-/// The key of the best entry, the complement of its code in the low bits, and its gain.
-template <int K, int kSlots, bool kGain, int kR>
-LUTC_INLINE void by_scores(const Marks& marks, const __m512i* slots, const uint8_t* directions, const int32_t* start,
-                           float mul, float limit, __m512i (&key)[kR], __m512i (&gain)[kR]) {
-  asm volatile("" : "+r"(directions), "+r"(start));  // no address of an entry is worth a register
-  Scorer<kSlots, kGain, kR> scorer{marks, directions, start, {}, {}};
-  scorer.load(slots);
-  scorer.template best<bits_of(K)>(0, K, key);
-  if constexpr (kGain) {
+/// A unit in the making.
+template <int kR>
+struct Unit {
+  __m512i keys[kR];  ///< their low bytes, which enter from above: after four codebooks the first is in the lowest byte
+  __m512i gain[4][kR];
+
+  LUTC_INLINE Unit() {
 #pragma GCC unroll 2
-    for (int r = 0; r < kR; ++r) {
-      // The winner's score once more, with its sign.
-      __m512i score = scorer.init[r];
-#pragma GCC unroll 8
-      for (int s = 0; s < kSlots; ++s) {
-        const __m512i lines = _mm512_loadu_si512(directions + 64 * s);
-        const __m512i index = K == 16 ? key[r] : _mm512_and_si512(key[r], _mm512_set1_epi32(K - 1));
-        score = _mm512_dpbusd_epi32(score, _mm512_permutexvar_epi32(index, lines), scorer.z[r][s]);
+    for (int r = 0; r < kR; ++r) keys[r] = _mm512_setzero_si512();
+  }
+
+  LUTC_INLINE void add_key(int r, __m512i key) { keys[r] = _mm512_shrdi_epi32(keys[r], key, 8); }
+
+  /// Stores codes and gains, and adds the gains to sum.
+  template <int K, bool kGain>
+  LUTC_INLINE void store(__m512i limit, uint8_t* out, int64_t panel_bytes, __m512i (&sum)[kR]) const {
+    const __m512i mask = _mm512_set1_epi32((K - 1) * 0x01010101), places = _mm512_set1_epi32(K * 0x03020100);
+#pragma GCC unroll 2
+    for (int r = 0; r < kR; ++r, out += panel_bytes) {
+      // (~keys & mask) | places
+      _mm512_store_si512(out, _mm512_ternarylogic_epi32(keys[r], mask, places, 0xae));
+      if constexpr (kGain) {
+        const __m512i gains = pack_gains({gain[0][r], gain[1][r], gain[2][r], gain[3][r]}, limit);
+        _mm512_store_si512(out + 64, gains);
+        sum[r] = _mm512_dpbusd_epi32(sum[r], _mm512_set1_epi8(1), gains);
       }
-      gain[r] = gain_of(score, mul, limit);
     }
   }
-}
+};
 
-/// Gain form: as by_scores(), of four codebooks of kSlots slots, whose codes and gains enter keys and gains. The
-/// winners' scores are chains of dependent instructions: those of four codebooks together fill the time.
-template <int K, int kSlots, int kR>
-LUTC_INLINE void four_by_scores(const Marks& marks, const __m512i* slots, const uint8_t* directions, const float* mul,
-                                float limit, __m512i (&keys)[kR], __m512i (&gains)[kR]) {
-  __m512i key[4][kR], score[4][kR];
-#pragma GCC unroll 1
-  for (int j = 0; j < 4; ++j) {
-    Scorer<kSlots, true, kR> scorer{marks, directions + j * kSlots * 64, nullptr, {}, {}};
-    asm volatile("" : "+r"(scorer.directions));  // no address of an entry is worth a register
-    scorer.load(slots + j * kSlots * kR);
-    scorer.template best<bits_of(K)>(0, K, key[j]);
-#pragma GCC unroll 2
-    for (int r = 0; r < kR; ++r) score[j][r] = scorer.init[r];
-  }
-#pragma GCC unroll 4
-  for (int j = 0; j < 4; ++j) {
-#pragma GCC unroll 2
-    for (int r = 0; r < kR; ++r) {
-      const __m512i index = K == 16 ? key[j][r] : _mm512_and_si512(key[j][r], _mm512_set1_epi32(K - 1));
-#pragma GCC unroll 8
-      for (int s = 0; s < kSlots; ++s) {
-        const __m512i lines = _mm512_loadu_si512(directions + (j * kSlots + s) * 64);
-        const __m512i z = _mm512_load_si512(slots + (j * kSlots + s) * kR + r);
-        score[j][r] = _mm512_dpbusd_epi32(score[j][r], _mm512_permutexvar_epi32(index, lines), z);
-      }
-      keys[r] = _mm512_shrdi_epi32(keys[r], key[j][r], 8);
-      gains[r] = _mm512_shrdi_epi32(gains[r], gain_of(score[j][r], mul[j], limit), 8);
-    }
-  }
-}
-
-/// As by_scores(), of kC codebooks of two features with an AngleTable each. A search is a chain of dependent
+/// Codebooks j to j + kC - 1 of a unit, of two features with an AngleTable each. A search is a chain of dependent
 /// instructions: several at once fill the time.
 template <int kC, int kR>
-LUTC_INLINE void by_angle(const __m512i* slots, bool pairs, const uint8_t* tables, const float* mul, float limit,
-                          __m512i (&key)[kC][kR], __m512i (&gain)[kC][kR]) {
+LUTC_INLINE void by_angle(const __m512i* slots, bool pairs, const uint8_t* tables, const float* mul, int j,
+                          Unit<kR>& unit) {
   constexpr int kChains = kC * kR;
   __m512i q[kChains], path[kChains];
 #pragma GCC unroll 8
@@ -208,124 +193,155 @@ LUTC_INLINE void by_angle(const __m512i* slots, bool pairs, const uint8_t* table
   }
 #pragma GCC unroll 8
   for (int i = 0; i < kChains; ++i) {
-    key[i / kR][i % kR] = _mm512_permutexvar_epi32(path[i], table(i, 2));
+    unit.add_key(i % kR, _mm512_permutexvar_epi32(path[i], table(i, 2)));
     const __m512i direction = _mm512_permutexvar_epi32(path[i], table(i, 1));
-    gain[i / kR][i % kR] = gain_of(_mm512_madd_epi16(q[i], direction), mul[i / kR], limit);
+    unit.gain[j + i / kR][i % kR] = gain_of(_mm512_cvtepi32_ps(_mm512_madd_epi16(q[i], direction)), mul[i / kR]);
   }
 }
 
-/// Four codebooks, all of them pairs to be searched by angle.
-bool four_by_angle(const uint8_t* by_angle, const uint8_t* forms) {
-  return std::memcmp(by_angle, "\1\1\1\1", 4) == 0 && (forms[0] & forms[1] & forms[2] & forms[3] & kPairSlot) != 0;
+/// Codebook j of a unit, of kSlots slots.
+template <int K, int kSlots, bool kGain, int kR>
+LUTC_INLINE void by_scores(const Marks& marks, const __m512i* slots, const uint8_t* directions, const int32_t* start,
+                           float mul, int j, Unit<kR>& unit) {
+  asm volatile("" : "+r"(directions), "+r"(start));  // no address of an entry is worth a register
+  Scorer<kSlots, kGain, kR> scorer{marks, directions, start, {}, {}};
+  scorer.load(slots);
+  __m512i key[kR];
+  scorer.template best<bits_of(K)>(0, K, key);
+#pragma GCC unroll 2
+  for (int r = 0; r < kR; ++r) {
+    unit.add_key(r, key[r]);
+    if constexpr (kGain) unit.gain[j][r] = gain_of(score_of(key[r]), mul);
+  }
+}
+
+/// Where kR panels have got to.
+template <int kR>
+struct Place {
+  const __m512i* slots;
+  const uint8_t* directions;
+  const uint8_t* forms;  ///< of slots
+  uint8_t* out;          ///< codes of a unit in the first panel
+  int64_t panel_bytes;
+};
+
+/// `units` units from codebook c on, all their codebooks of kSlots slots. A function of its own, for the registers'
+/// sake.
+template <int K, int kSlots, bool kGain, int kR>
+__attribute__((noinline)) void equal_units(const EncodeView& e, int64_t c, int64_t units, const Place<kR>& at,
+                                           __m512i (&sums)[kR]) {
+  const Marks marks = make_marks();
+  const __m512i limit = _mm512_set1_epi8(static_cast<char>(e.gain_limit));
+  const __m512i* slots = at.slots;
+  const uint8_t* directions = at.directions;
+  const int32_t* start = e.start + 16 * c;
+  const float* mul = e.gain_mul + c;
+  uint8_t* out = at.out;
+  const int64_t panel_bytes = at.panel_bytes;
+  __m512i sum[kR];
+  for (int r = 0; r < kR; ++r) sum[r] = sums[r];
+  for (const uint8_t* end = out + units * (kGain ? 128 : 64); out != end; out += kGain ? 128 : 64) {
+    Unit<kR> unit;
+#pragma GCC unroll 1
+    for (int j = 0; j < 4; ++j) {
+      by_scores<K, kSlots, kGain, kR>(marks, slots, directions, start, *mul, j, unit);
+      slots += kSlots * kR;
+      directions += 64 * kSlots;
+      start += 16;
+      ++mul;
+    }
+    unit.template store<K, kGain>(limit, out, panel_bytes, sum);
+  }
+  for (int r = 0; r < kR; ++r) sums[r] = sum[r];
+}
+
+/// How many units from codebook c on have only codebooks of as many slots as c, one or two, and none to be searched by
+/// angle.
+int64_t count_equal_units(const EncodeView& e, int64_t c) {
+  const uint8_t slots = e.slot_count[c];
+  int64_t end = c;
+  while (slots <= 2 && end < e.codebooks && e.slot_count[end] == slots && e.by_angle[end] == 0) ++end;
+  return (end - c) / 4;
+}
+
+/// A unit of `count` codebooks of any kind.
+template <int K, bool kGain, int kR>
+__attribute__((noinline)) void mixed_unit(const EncodeView& e, int64_t c0, int count, Place<kR>& at,
+                                          __m512i (&sum)[kR]) {
+  const Marks marks = make_marks();
+  Unit<kR> unit;
+  int j = 0;
+  const bool by_angle_all = kGain && count == 4 && std::memcmp(e.by_angle + c0, "\1\1\1\1", 4) == 0;
+  if (by_angle_all && (at.forms[0] & at.forms[1] & at.forms[2] & at.forms[3] & kPairSlot) != 0) {
+    by_angle<4, kR>(at.slots, true, at.directions, e.gain_mul + c0, 0, unit);
+    at.slots += 4 * kR;
+    at.forms += 4;
+    at.directions += 4 * 192;
+    j = 4;
+  }
+  for (; j < count; ++j) {
+    const int64_t c = c0 + j;
+    const int used = e.slot_count[c];
+    if (kGain && e.by_angle[c] != 0) {
+      by_angle<1, kR>(at.slots, *at.forms == kPairSlot, at.directions, e.gain_mul + c, j, unit);
+      at.directions += 192;
+    } else {
+      const int32_t* start = e.start + 16 * c;
+      const float mul = e.gain_mul[c];
+      switch (used) {
+        case 1:
+          by_scores<K, 1, kGain, kR>(marks, at.slots, at.directions, start, mul, j, unit);
+          break;
+        case 2:
+          by_scores<K, 2, kGain, kR>(marks, at.slots, at.directions, start, mul, j, unit);
+          break;
+        case 3:
+          by_scores<K, 3, kGain, kR>(marks, at.slots, at.directions, start, mul, j, unit);
+          break;
+        case 4:
+          by_scores<K, 4, kGain, kR>(marks, at.slots, at.directions, start, mul, j, unit);
+          break;
+        default:
+          by_scores<K, 8, kGain, kR>(marks, at.slots, at.directions, start, mul, j, unit);
+          break;
+      }
+      at.directions += 64 * used;
+    }
+    at.slots += used * kR;
+    at.forms += used;
+  }
+  for (; j < 4; ++j) {  // missing codebooks: code 0, gain 0
+    for (int r = 0; r < kR; ++r) {
+      unit.add_key(r, _mm512_set1_epi32(15));
+      unit.gain[j][r] = _mm512_setzero_si512();
+    }
+  }
+  const __m512i limit = _mm512_set1_epi8(static_cast<char>(e.gain_limit));
+  unit.template store<K, kGain>(limit, at.out, at.panel_bytes, sum);
+  at.out += kGain ? 128 : 64;
 }
 
 template <int K, bool kGain, int kR>
 void score(const EncodeView& e, const __m512i* slots, uint8_t* panel, int64_t panel_bytes) {
-  const uint8_t* directions = e.directions;
-  const uint8_t* forms = e.slot_features;
-  const float limit = static_cast<float>(e.gain_limit);
-  const __m512i places = _mm512_set1_epi32(K * 0x03020100), mask = _mm512_set1_epi32((K - 1) * 0x01010101);
-  const __m512i ones = _mm512_set1_epi8(1);
-  const Marks marks = make_marks();
+  Place<kR> at{slots, e.directions, e.slot_features, panel + (kGain ? 64 : 0), panel_bytes};
   __m512i sum[kR];
   for (int r = 0; r < kR; ++r) sum[r] = _mm512_setzero_si512();
-  uint8_t* out = panel + (kGain ? 64 : 0);
-  for (int64_t c0 = 0; c0 < e.codebooks; c0 += 4) {
-    const int count = static_cast<int>(e.codebooks - c0 < 4 ? e.codebooks - c0 : 4);
-    __m512i keys[kR], gains[kR];
-    for (int r = 0; r < kR; ++r) keys[r] = gains[r] = _mm512_setzero_si512();
-    int j = 0;
-    if (kGain && count == 4 && four_by_angle(e.by_angle + c0, forms)) {
-      __m512i key[4][kR], gain[4][kR];
-      by_angle<4, kR>(slots, true, directions, e.gain_mul + c0, limit, key, gain);
-#pragma GCC unroll 4
-      for (; j < 4; ++j) {
-#pragma GCC unroll 2
-        for (int r = 0; r < kR; ++r) {
-          keys[r] = _mm512_shrdi_epi32(keys[r], key[j][r], 8);
-          gains[r] = _mm512_shrdi_epi32(gains[r], gain[j][r], 8);
-        }
-      }
-      slots += 4 * kR;
-      forms += 4;
-      directions += 4 * 192;
+  for (int64_t c = 0; c < e.codebooks;) {
+    const int64_t units = count_equal_units(e, c), used = e.slot_count[c];
+    if (units == 0) {
+      mixed_unit<K, kGain, kR>(e, c, static_cast<int>(e.codebooks - c < 4 ? e.codebooks - c : 4), at, sum);
+      c += 4;
+      continue;
     }
-    if (kGain && j == 0 && count == 4 && std::memcmp(e.by_angle + c0, "\0\0\0\0", 4) == 0) {
-      const int used = e.slot_count[c0];
-      if (used <= 2 && std::memcmp(e.slot_count + c0, used == 1 ? "\1\1\1\1" : "\2\2\2\2", 4) == 0) {
-        used == 1 ? four_by_scores<K, 1, kR>(marks, slots, directions, e.gain_mul + c0, limit, keys, gains)
-                  : four_by_scores<K, 2, kR>(marks, slots, directions, e.gain_mul + c0, limit, keys, gains);
-        slots += 4 * used * kR;
-        forms += 4 * used;
-        directions += 4 * used * 64;
-        j = 4;
-      }
-    }
-    for (; j < count; ++j) {
-      const int64_t c = c0 + j;
-      int used = e.slot_count[c], table_bytes = 64 * used;
-      __m512i key[kR], gain[kR];
-      const int32_t* start = e.start + 16 * c;
-      const float mul = e.gain_mul[c];
-      if (kGain && e.by_angle[c] != 0) {
-        table_bytes = 192;
-        __m512i one_key[1][kR], one_gain[1][kR];
-        by_angle<1, kR>(slots, *forms == kPairSlot, directions, &mul, limit, one_key, one_gain);
-#pragma GCC unroll 2
-        for (int r = 0; r < kR; ++r) {
-          key[r] = one_key[0][r];
-          gain[r] = one_gain[0][r];
-        }
-      } else {
-        switch (used) {
-          case 1:
-            by_scores<K, 1, kGain, kR>(marks, slots, directions, start, mul, limit, key, gain);
-            break;
-          case 2:
-            by_scores<K, 2, kGain, kR>(marks, slots, directions, start, mul, limit, key, gain);
-            break;
-          case 3:
-            by_scores<K, 3, kGain, kR>(marks, slots, directions, start, mul, limit, key, gain);
-            break;
-          case 4:
-            by_scores<K, 4, kGain, kR>(marks, slots, directions, start, mul, limit, key, gain);
-            break;
-          default:
-            by_scores<K, 8, kGain, kR>(marks, slots, directions, start, mul, limit, key, gain);
-            break;
-        }
-      }
-      slots += used * kR;
-      forms += used;
-      directions += table_bytes;
-      // The low bytes enter from above: after four codebooks the first is in the lowest byte.
-#pragma GCC unroll 2
-      for (int r = 0; r < kR; ++r) {
-        keys[r] = _mm512_shrdi_epi32(keys[r], key[r], 8);
-        if constexpr (kGain) gains[r] = _mm512_shrdi_epi32(gains[r], gain[r], 8);
-      }
-    }
-#pragma GCC unroll 2
-    for (int r = 0; r < kR; ++r) {
-      if (count < 4) {  // missing codebooks: code 0, gain 0
-        for (int j = count; j < 4; ++j) {
-          keys[r] = _mm512_shrdi_epi32(keys[r], mask, 8);
-          gains[r] = _mm512_srli_epi32(gains[r], 8);
-        }
-      }
-      // (~keys & mask) | places
-      _mm512_store_si512(out + r * panel_bytes, _mm512_ternarylogic_epi32(keys[r], mask, places, 0xae));
-      if constexpr (kGain) {
-        _mm512_store_si512(out + r * panel_bytes + 64, gains[r]);
-        sum[r] = _mm512_dpbusd_epi32(sum[r], ones, gains[r]);
-      }
-    }
-    out += kGain ? 128 : 64;
+    used == 1 ? equal_units<K, 1, kGain, kR>(e, c, units, at, sum) : equal_units<K, 2, kGain, kR>(e, c, units, at, sum);
+    c += 4 * units;
+    at.slots += 4 * units * used * kR;
+    at.directions += 4 * units * used * 64;
+    at.forms += 4 * units * used;
+    at.out += units * (kGain ? 128 : 64);
   }
-  if constexpr (kGain) {
-    for (int r = 0; r < kR; ++r)
-      _mm512_store_si512(panel + r * panel_bytes, _mm512_mullo_epi32(sum[r], _mm512_set1_epi32(-128)));
-  }
+  for (int r = 0; kGain && r < kR; ++r)
+    _mm512_store_si512(panel + r * panel_bytes, _mm512_mullo_epi32(sum[r], _mm512_set1_epi32(-128)));
 }
 
 template <int kR>
@@ -358,6 +374,11 @@ template <int kR>
 void encode_panels(const EncodeView& e, const EncodeInput& in, uint8_t* panel, int64_t panel_bytes, void* memory) {
   const Scratch s = carve(e, memory);
   const bool by_rows = in.feature_stride == 1;
+  if (!e.projected && !by_rows) {
+    e.has_offset ? slots_of_pixels<kR, true>(e, in.x, in.feature_stride, in.rows, s.slots)
+                 : slots_of_pixels<kR, false>(e, in.x, in.feature_stride, in.rows, s.slots);
+    return score_any<kR>(e, s.slots, panel, panel_bytes);
+  }
   for (int r = 0; r < kR; ++r) {
     const int64_t rows = in.rows - r * kRows < kRows ? in.rows - r * kRows : kRows;
     const float* x = in.x + r * kRows * in.row_stride;
@@ -374,17 +395,11 @@ void encode_panels(const EncodeView& e, const EncodeInput& in, uint8_t* panel, i
       }
       project(e, s.input_slots, s.features);
       slots_of_features<kR>(e, s.slots + r, [&](int64_t f) { return s.features[f]; });
-    } else if (by_rows && e.runs != nullptr) {
+    } else if (e.runs != nullptr) {
       pack_any<kR>(e, x, in.row_stride, rows, s.slots + r);
-    } else if (by_rows) {
+    } else {
       quantise_any(e.has_offset, x, in.row_stride, rows, e.features, e.offset, e.inv_scale, s.rows, s.row_stride);
       arrange<kR>(e, s.rows, s.row_stride, rows, s.slots + r);
-    } else if (e.has_offset) {
-      slots_of_features<kR>(e, s.slots + r,
-                            [&](int64_t f) { return quantise_feature(load(f), e.offset, e.inv_scale, f); });
-    } else {
-      slots_of_features<kR>(e, s.slots + r,
-                            [&](int64_t f) { return quantise_feature<false>(load(f), e.offset, e.inv_scale, f); });
     }
   }
   score_any<kR>(e, s.slots, panel, panel_bytes);

@@ -300,6 +300,63 @@ LUTC_INLINE __m512i quantise_feature(__m512 x, const float* offset, const float*
   return quantise<kOffset>(x, _mm512_set1_ps(offset[f]), _mm512_set1_ps(inv_scale[f]));
 }
 
+/// Slots of kR times 16 pixels of an image, features `stride` apart. Not clipped: false, as pack_quads(). Panels go
+/// together, since loads are scarce: a feature's multiplier is as wide a load as its pixels.
+template <int kR, bool kOffset, bool kFlip>
+bool pack_pixels(const EncodeView& e, const float* x, int64_t stride, __m512i* slots) {
+  const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+  const __m512i low = _mm512_set1_epi8(-127);
+  __m512i least = _mm512_setzero_si512();
+  const int32_t* source = e.source;
+  for (int64_t s = 0; s < e.slots; ++s, source += 4, slots += kR) {
+    if (e.slot_features[s] == kPairSlot) {
+      for (int r = 0; r < kR; ++r) {
+        const auto feature = [&](int64_t f) {
+          return quantise_feature<kOffset>(_mm512_loadu_ps(x + f * stride + r * kRows), e.offset, e.inv_scale, f);
+        };
+        slots[r] = pack_pair(feature(source[0]), feature(source[1]));
+      }
+      continue;
+    }
+    __m512i v[4][kR];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const float* p = x + source[i] * stride;
+      const __m512 scale = _mm512_set1_ps(e.inv_scale[source[i]]);
+#pragma GCC unroll 2
+      for (int r = 0; r < kR; ++r) {
+        _mm_prefetch(p + (kR + r) * kRows, _MM_HINT_T0);  // as many streams as channels: the hardware follows fewer
+        __m512 pixels = _mm512_loadu_ps(p + r * kRows);
+        if constexpr (kOffset) pixels = _mm512_sub_ps(pixels, _mm512_set1_ps(e.offset[source[i]]));
+        v[i][r] = _mm512_cvtps_epi32(_mm512_mul_ps(pixels, scale));
+      }
+    }
+#pragma GCC unroll 2
+    for (int r = 0; r < kR; ++r) {
+      const __m512i a = _mm512_packs_epi32(v[0][r], v[1][r]), b = _mm512_packs_epi32(v[2][r], v[3][r]);
+      least = _mm512_min_epi16(least, _mm512_min_epi16(a, b));
+      const __m512i bytes = _mm512_shuffle_epi8(_mm512_max_epi8(_mm512_packs_epi16(a, b), low), order);
+      slots[r] = kFlip ? _mm512_xor_si512(bytes, _mm512_set1_epi8(static_cast<char>(0x80))) : bytes;
+    }
+  }
+  return _mm512_cmpeq_epi16_mask(least, _mm512_set1_epi16(-32768)) == 0;
+}
+
+/// The same of `rows` pixels and of any values.
+template <int kR, bool kOffset>
+void slots_of_pixels(const EncodeView& e, const float* x, int64_t stride, int64_t rows, __m512i* slots) {
+  if (rows >= kR * kRows && (e.gain_limit > 0 ? pack_pixels<kR, kOffset, false>(e, x, stride, slots)
+                                              : pack_pixels<kR, kOffset, true>(e, x, stride, slots)))
+    return;
+  for (int r = 0; r < kR; ++r) {
+    const __mmask16 mask = lanes(rows - r * kRows);
+    slots_of_features<kR>(e, slots + r, [&](int64_t f) {
+      const __m512 pixels = _mm512_maskz_loadu_ps(mask, x + f * stride + r * kRows);
+      return quantise_feature<kOffset>(pixels, e.offset, e.inv_scale, f);
+    });
+  }
+}
+
 /// Rows of the projection's input as slots: block b starts at a slot of its own. `load(d)` gives feature d of 16 rows.
 template <class Load>
 LUTC_INLINE void input_slots_of_features(const EncodeView& e, __m512i* slots, const Load& load) {
