@@ -196,6 +196,19 @@ def test_products_beyond_integers(isa, size, gain_limit, offset):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("size", [2, 3, 4, 8])
+def test_gains_beyond_integers(isa, size):
+    rng = np.random.default_rng(size)
+    layer = make_layer(rng, 12 * size, [size] * 12, 16, 9, 63)
+    layer.gain_mul = np.resize(np.float32([1e38, -1e38, 300, -255.5, 0, 1e-30]), 12)
+    x = rng.normal(size=(40, 12 * size)).astype(np.float32)
+    x[3] = 0  # scores of zero stay zero
+    with np.errstate(over="ignore"):
+        expected = reference_linear(layer, x).astype(np.float32)
+    assert np.array_equal(run_linear(isa, layer, x), expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_not_finite_inputs(isa):
     rng = np.random.default_rng(0)
     layer = make_layer(rng, 30, [3] * 10, 16, 9, 15)
@@ -442,6 +455,20 @@ def test_conv(isa, seed, batch, size, kernel, strides, dilations, pads, group, s
     expected = reference_conv(layer, x, conv).astype(np.float32)
     assert np.array_equal(run_conv(isa, layer, x, conv), expected)
     assert np.array_equal(run_conv(isa, layer, x, conv, layout="ckn"), expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("size, gain_limit", [(2, 15), (3, 15), (4, 15), (4, 0), (8, 0)])
+@pytest.mark.parametrize("offset", [False, True])
+def test_pixels_beyond_integers(isa, size, gain_limit, offset):
+    rng = np.random.default_rng(size)
+    conv = Conv(kernel=(1, 1), pads=(0, 0, 0, 0))
+    layer = make_conv(rng, conv, [size] * 9, 16, 5, gain_limit)
+    if offset:
+        layer.offset = rng.normal(size=9 * size).astype(np.float32)
+    x = rng.normal(size=(1, 9 * size, 10, 11)).astype(np.float32)
+    x[0, 0, 0, 0], x[0, 5, 3, 3], x[0, -1, 6, 6], x[0, 7, 9, 10] = np.nan, 1e9, 1e38, -np.inf
+    assert np.array_equal(run_conv(isa, layer, x, conv), reference_conv(layer, x, conv).astype(np.float32))
 
 
 @pytest.mark.parametrize("isa", ISAS)
