@@ -118,6 +118,7 @@ LUTC_INLINE __m256i search(int entries, const ShortEntries& e, const ShortRows& 
   __m256i best[2], code[2], number = _mm256_setzero_si256();
 #pragma GCC unroll 2
   for (int h = 0; h < 2; ++h) best[h] = code[h] = number;
+#pragma GCC unroll 2
   for (int k = 0; k < entries; ++k) {
 #pragma GCC unroll 2
     for (int h = 0; h < 2; ++h) {
