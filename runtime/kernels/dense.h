@@ -112,11 +112,11 @@ struct DenseKernels {
   void (*depthwise)(const float* x, const float* w, int64_t size, int64_t stride, const DepthwisePlane& plane,
                     int64_t channels, float* y, const Epilogue& epilogue);
   int shallow_outputs;  ///< outputs of a register block of `shallow`
-  /// Output rows [first_row, first_row + rows) of a 3 x 3 convolution of at most kShallowInputs channels, stride 1 or 2
-  /// both ways, undilated, rows of at least `lanes` outputs. packed: by pack_direct in blocks of shallow_outputs, of
+  /// Output rows [first_row, first_row + rows) of a 3 x 3 convolution of at most kShallowInputs channels, stride 2 both
+  /// ways, undilated, rows of at least `lanes` outputs. packed: by pack_direct in blocks of shallow_outputs, of
   /// which `outputs` is a multiple. Biases by row, a residual plane for each plane of y.
-  void (*shallow)(const float* x, int64_t channels, const float* packed, int64_t outputs, int64_t stride,
-                  const DepthwisePlane& plane, int64_t first_row, int64_t rows, float* y, const Epilogue& epilogue);
+  void (*shallow)(const float* x, int64_t channels, const float* packed, int64_t outputs, const DepthwisePlane& plane,
+                  int64_t first_row, int64_t rows, float* y, const Epilogue& epilogue);
   /// Poolings: the average when there are row_shares (out_height) and column_shares (out_width), whose product is what
   /// a window's sum is multiplied by, else the maximum. Windows outside the image give 0 and -inf, those that hold a
   /// NaN, NaN. buffer: pool_floats(plane, lanes).

@@ -6,10 +6,9 @@ using kernels::DenseKernels;
 
 bool ShallowConv::suits(const DenseKernels& dense, const Window& window, int64_t group_inputs, int64_t group_outputs) {
   for (int d = 0; d < 2; ++d) {
-    if (window.kernel[d] != 3 || window.strides[d] > 2 || window.dilations[d] != 1) return false;
+    if (window.kernel[d] != 3 || window.strides[d] != 2 || window.dilations[d] != 1) return false;
   }
-  return window.strides[0] == window.strides[1] && group_inputs <= kernels::kShallowInputs &&
-         group_outputs % dense.shallow_outputs == 0;
+  return group_inputs <= kernels::kShallowInputs && group_outputs % dense.shallow_outputs == 0;
 }
 
 bool ShallowConv::suits(const DenseKernels& dense, const ConvShape& shape) {
@@ -31,7 +30,7 @@ void ShallowConv::run(RunContext& ctx, const DenseKernels& dense, const ConvShap
       const int64_t image = unit / chunks, first = unit % chunks * chunk_rows;
       const int64_t channel = image % s.groups * s.group_outputs, offset = image * s.group_outputs * s.out_pixels;
       dense.shallow(operands.x + image * s.group_inputs * s.in_pixels, s.group_inputs,
-                    operands.packed + channel * s.depth, s.group_outputs, s.window.strides[0], plane, first,
+                    operands.packed + channel * s.depth, s.group_outputs, plane, first,
                     std::min(chunk_rows, g.out[0] - first), operands.y + offset, operands.epilogue(s, channel, offset));
     }
   });

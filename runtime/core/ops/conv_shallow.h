@@ -1,5 +1,5 @@
-// 3 x 3 convolution of few input channels, as at the top of a network (kernels/shallow_impl.h): the image is read in
-// place, row by row.
+// 3 x 3 convolution of stride 2 and few input channels, as at the top of a network (kernels/shallow_impl.h): the image
+// is read in place, row by row.
 #pragma once
 
 #include "core/ops/conv_direct.h"
