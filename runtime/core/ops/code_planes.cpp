@@ -253,18 +253,29 @@ CodePlanes::Planes CodePlanes::spread(const CodeExtent& e, const uint8_t* panels
 void CodePlanes::fill_dense_gains(const CodeExtent& e, const Stream& s, const uint8_t* panels, uint8_t* to) const {
   const int64_t panel_bytes = groups_ == 1 ? stored_.panel_bytes : group_.panel_bytes;
   const int64_t line = e.width * s.element, above = window_.pads[0] * line, image = e.height * line;
-  const int64_t copy = e.plane_rows * line;
+  const int64_t copy = e.plane_rows * line, pixels = e.height * e.width;
+  const auto from_panels = [&](const Columns& c, uint8_t* row) {
+    copy_line(panels + s.from, panel_bytes, stored_.kernels->panel_rows, s.element, c.pixel, c.high - c.low,
+              row + c.low * s.element);
+  };
+  // The copy that is not displaced, if there is one, is all that the others need.
+  const bool centred = s.from >= 0 && window_.pads[1] % window_.dilations[1] == 0;
+  const int64_t centre = centred ? window_.pads[1] / window_.dilations[1] : -1;
+  uint8_t* const straight = to + centre * copy + above;
+  if (centred) from_panels({0, pixels, 0}, straight);
   for (int64_t v = 0; v < window_.kernel[1]; ++v, to += copy) {
     std::memset(to, 0, static_cast<size_t>(above));
     uint8_t* first = to + above;
     const Columns c = columns_of_tap(e, v);
+    // Rows follow each other in the image as in the copy; what wraps round is cleared.
+    const Columns all = columns(v * window_.dilations[1] - window_.pads[1], 1, pixels, pixels);
     if (s.from < 0) {
       std::memset(first, 1, static_cast<size_t>(image));
-    } else {  // rows follow each other in the image as in the copy; what wraps round is cleared
-      const int64_t shift = v * window_.dilations[1] - window_.pads[1], pixels = e.height * e.width;
-      const Columns all = columns(shift, 1, pixels, pixels);
-      copy_line(panels + s.from, panel_bytes, stored_.kernels->panel_rows, s.element, all.pixel, all.high - all.low,
-                first + all.low * s.element);
+    } else if (!centred) {
+      from_panels(all, first);
+    } else if (v != centre) {
+      std::memcpy(first + all.low * s.element, straight + all.pixel * s.element,
+                  static_cast<size_t>((all.high - all.low) * s.element));
     }
     const int64_t left = c.low * s.element, right = line - c.high * s.element;
     if (left > 0) {
