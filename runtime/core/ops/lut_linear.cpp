@@ -14,7 +14,7 @@ constexpr int64_t kMostLines = 4;
 /// Codes of a tile of rows that stay in a level 1 cache, beside the table's blocks that pass through it.
 constexpr int64_t kNearCodes = 20 << 10;
 /// Tables of a plan that stay in cache from run to run. Beyond, the kernel is called tile by tile, which spreads the
-/// fetching of the next block better; within, one call for all tiles is faster.
+/// fetching of what follows better; within, one call for all tiles is faster.
 constexpr int64_t kCachedTables = int64_t{16} << 20;
 
 class LutLinear final : public LutConsumer {
@@ -32,8 +32,9 @@ class LutLinear final : public LutConsumer {
     LUTC_RETURN_IF_ERROR(init_table(build));
     geometry_ = CodesGeometry(kernels_, codebooks_, gain_limit_);
     tile_rows_ = kernels_->block_panels * kernels_->panel_rows;
-    near_codes_ = kernels_->many_panels && kernels_->block_panels * geometry_.panel_bytes <= kNearCodes;
-    many_panels_ = kernels_->many_panels && build.table_bytes < kCachedTables && !near_codes_;
+    const int64_t tile_codes = kernels_->block_panels * geometry_.panel_bytes;
+    many_panels_ = kernels_->many_panels && build.table_bytes < kCachedTables;
+    near_codes_ = kernels_->many_panels && !many_panels_ && tile_codes <= kNearCodes;
     scratch_ = static_cast<size_t>(kGroupTiles * tile_rows_ * kTileColumns * 4 +
                                    (2 * codebooks_ + outputs_ * 4 + 64 * 4 + 127) / 64 * 64);
     link(build);
