@@ -49,3 +49,15 @@ def test_results_do_not_depend_on_who_else_sees_them(isa, activation, gain_limit
         (y,) = plain.run(None, {"x": x})
         assert m == 0 or np.ptp(expected[0]) > 0
         np.testing.assert_array_equal(y, expected[-1])
+
+
+def test_tables_that_stream_from_memory():
+    """Beyond the tables that stay in cache a layer is walked in another order; two tables, two groups of rows."""
+    rng = np.random.default_rng(3)
+    layers = [make_layer(rng, 384, [4] * 96, 16, 10999, 15), make_layer(rng, 10999, [32, 32], 4, 5, 15)]
+    plan = chain(layers, "none", seen=True)
+    x = rng.normal(size=(300, 384)).astype(np.float32)
+    expected = plan_session(plan, isa="scalar").run(None, {"x": x})
+    for isa in ISAS:
+        for y, want in zip(plan_session(plan, isa=isa, threads=2).run(None, {"x": x}), expected, strict=True):
+            np.testing.assert_array_equal(y, want)
