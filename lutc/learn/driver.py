@@ -14,13 +14,14 @@ import onnx_ir as ir
 import torch
 
 from lutc.fit import FitResult
+from lutc.fit.factored import TOLERANCE
 from lutc.fit.linear import Factors
 from lutc.fit.session import LookupSession
 from lutc.ir.graph import LUTC_DOMAIN, is_op
 from lutc.ir.parameters import ConvParameters, LookupParameters
-from lutc.learn.export import Usage, export
+from lutc.learn.export import Exported, Usage, export
 from lutc.learn.graph import GraphModule, LayerMaker, check_learnable
-from lutc.learn.judge import Judge
+from lutc.learn.judge import Judge, Verdict
 from lutc.learn.layers import LookupLayer
 from lutc.learn.loss import Distillation, Moments, counted, tells_classes
 from lutc.learn.lutnn import LutnnLayer
@@ -115,10 +116,15 @@ def learn(
             note(f"interrupted: the best so far is in {checkpoint}; the same command continues from there")
         raise
     restore(student, best)
-    exported = export(student, _usage(student, training, settings.batch, processes.device), settings.size)
+    usage = _usage(student, training, settings.batch, processes.device)
     names = [str(value.name) for value in original.graph.outputs]
     judge = Judge(held_out, _answers(original, names, held_out))
-    before, after = (judge(_answers(model, names, held_out)) for model in (fitted.model, exported.model))
+
+    def judged(model: ir.Model) -> Verdict:
+        return judge(_answers(model, names, held_out))
+
+    before = judged(fitted.model)
+    exported, after = _exported(student, usage, settings.size, judged)
     better = after < before
     note(f"held-out divergence {before} -> {after}" + ("" if better else ": not better, the fit is kept"))
     processes.close()
@@ -135,6 +141,18 @@ def learn(
         samples=minibatches.samples,
         held_out=held,
     )
+
+
+def _exported(
+    student: GraphModule, usage: Mapping[str, Usage], size: str, judged: Callable[[ir.Model], Verdict]
+) -> tuple[Exported, Verdict]:
+    """What was learned and the verdict on it, tables as factors ("auto") where that loses nothing."""
+    made = [export(student, usage, each) for each in (("fast", "small") if size == "auto" else (size,))]
+    best, small = (made[0], judged(made[0].model)), made[-1]
+    if len(made) == 1:
+        return best
+    verdict = judged(small.model)
+    return (small, verdict) if verdict.total <= TOLERANCE * best[1].total else best
 
 
 def _maker(settings: Settings) -> LayerMaker:

@@ -15,7 +15,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from lutc.errors import UsageError
-from lutc.learn import check_available, learn_model
+from lutc.ir.expand import EXPAND_OPS
+from lutc.ir.graph import LUTC_DOMAIN, is_op
+from lutc.learn import check_available, driver, learn_model
 from lutc.learn.graph_test import compressed
 from lutc.learn.trainer import Trainer
 from lutc.observe import open_source
@@ -47,6 +49,14 @@ def test_never_worse_than_before():
     assert result.after <= result.before or not result.kept
     if not result.kept:
         assert bytes_of(result.model) == bytes_of(fitted.model)
+
+
+@pytest.mark.parametrize(("tolerance", "factored"), [(float("inf"), True), (0.0, False)])
+def test_tables_become_factors_only_where_that_loses_nothing(tolerance, factored, monkeypatch):
+    monkeypatch.setattr(driver, "TOLERANCE", tolerance)
+    _, result = learned("conv", "gain-v8", rate=5e-3, size="auto")
+    assert result.kept
+    assert any(is_op(node, *EXPAND_OPS, domain=LUTC_DOMAIN) for node in result.model.graph) == factored
 
 
 class Killed(Exception):

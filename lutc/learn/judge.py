@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from lutc.divergence import Reference
-from lutc.learn.loss import class_divergence, tells_classes
+from lutc.learn.loss import TOLD_WEIGHT, class_divergence, tells_classes
 from lutc.learn.samples import Batch
 
 Outputs = Mapping[str, npt.NDArray]
@@ -21,7 +21,7 @@ class Verdict:
     """What learning wants to be small; ordered by `total`.
 
     Attributes:
-        total: The sum of the other two.
+        total: The sum of the other two, weighed as in the loss (`lutc.learn.loss`).
         divergence: Squared error over variance of the worst output, as everywhere (`lutc.divergence`).
         classes: Mean Kullback-Leibler divergence of the outputs that tell classes, in nats; 0 where none does.
     """
@@ -47,13 +47,15 @@ class Judge:
         self._reference = Reference(batches, outputs)
         self._wanted = outputs
         self.classes = [name for name in outputs[0] if tells_classes(_joined(outputs, name))]
+        self._all_told = all(name in self.classes for name, y in outputs[0].items() if y.dtype.kind == "f")
 
     def __call__(self, outputs: Sequence[Outputs]) -> Verdict:
         """The verdict on another model's outputs on the same batches."""
         divergence = self._reference.divergence(outputs)
         found = [float(class_divergence(_joined(outputs, name), _joined(self._wanted, name))) for name in self.classes]
         classes = sum(found) / len(found) if found else 0.0
-        return Verdict(divergence + classes, divergence, classes)
+        told = TOLD_WEIGHT if self._all_told else 1.0
+        return Verdict(told * divergence + classes, divergence, classes)
 
 
 def _joined(outputs: Sequence[Outputs], name: str) -> torch.Tensor:

@@ -68,17 +68,16 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One look at the held-out samples: minutes and steps so far, the divergences there (`lutc.learn.judge`)."""
+    """One look at the held-out samples: minutes and steps so far, what is to be small there, and what it consists of.
+
+    The last three are those of `lutc.learn.judge.Verdict`.
+    """
 
     minutes: float
     step: int
+    total: float
     divergence: float
-    classes: float = 0.0
-
-    @property
-    def total(self) -> float:
-        """What is to be small."""
-        return self.divergence + self.classes
+    classes: float
 
 
 def spread(tensor: Tensor) -> float:
@@ -231,10 +230,10 @@ class Trainer:
 
     def _look(self) -> None:
         verdict = self.verdict()
-        divergence, classes = (self._processes.agree(value) for value in (verdict.divergence, verdict.classes))
-        self.curve.append(Point(self._elapsed / 60, self._step, divergence, classes))
-        if divergence + classes < self._best_total:
-            self._best_total = divergence + classes
+        total, divergence, classes = map(self._processes.agree, dataclasses.astuple(verdict))
+        self.curve.append(Point(self._elapsed / 60, self._step, total, divergence, classes))
+        if total < self._best_total:
+            self._best_total = total
             self._best = {name: p.detach().clone() for name, p in self._student.named_parameters()}
 
     def _hopeless(self) -> bool:
