@@ -280,7 +280,7 @@ class Trainer:
             note = getattr(self._progress, "note", None)
             if note is not None:
                 note(f"learning continues at step {self._step} of {self._checkpoint}")
-        except (OSError, KeyError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError):
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError):
             self.curve = []
 
 
