@@ -142,6 +142,12 @@ def calibration() -> Iterator[Feed]:
     yield from batches(log_mel(np.stack([one_second(sound) for sound in training_split()[2]])))
 
 
+def learning() -> Iterator[Feed]:
+    """Those and the recordings trained on, without labels: for `--learn`, which profits from more."""
+    used, _, held_out = training_split()
+    yield from batches(log_mel(np.stack([one_second(sound) for sound in held_out + used])))
+
+
 def selection() -> Iterator[Feed]:
     """500 recordings of one speaker."""
     yield from batches(labelled("selection")[0])

@@ -73,6 +73,12 @@ def calibration() -> Iterator[minilm.Feed]:
     yield from minilm.calibration_feeds(training_split()[2])
 
 
+def learning() -> Iterator[minilm.Feed]:
+    """Those and the phrases trained on, without labels: for `--learn`, which profits from more."""
+    used, _, held_out = training_split()
+    yield from minilm.calibration_feeds(held_out + used)
+
+
 def selection() -> Iterator[minilm.Feed]:
     """The 872 sentences of GLUE's development set as padded batches."""
     yield from minilm.calibration_feeds(labelled("selection")[0])

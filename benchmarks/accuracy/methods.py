@@ -112,7 +112,8 @@ def compile(case: Case, method: Method, isa: str, dense: float | None = None) ->
     """
     path = artifact(case, method, isa)
     path.parent.mkdir(parents=True, exist_ok=True)
-    words = ["compile", str(case.module.model(case.name)), "--calib", f"benchmarks.{case.task}:calibration"]
+    samples = "learning" if method.minutes else "calibration"
+    words = ["compile", str(case.module.model(case.name)), "--calib", f"benchmarks.{case.task}:{samples}"]
     words += ["-o", str(path), "--target", TARGETS[isa], *method.arguments, *timed_at(case)]
     if not method.minutes:  # other targets, presets and budgets reuse fits and measured candidates
         words += ["--resume", str(_fits(path.parent))]
