@@ -1,5 +1,5 @@
-// lutc._runtime.gain_codes: the gain form's encode, what its codes say of the input, and gradients through both, in
-// float32 for learning (lutc.learn.encode). Plain loops over blocks of positions, which the compiler vectorises.
+// lutc._runtime.GainCodes: the gain form's encode, what its codes say of the input, and gradients through both, in
+// float32 for learning (lutc.learn.native). Plain loops over blocks of positions, which the compiler vectorises.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 

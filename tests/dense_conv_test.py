@@ -83,6 +83,18 @@ def test_conv_of_model_sizes(isa, channels, outputs, size, kernel, group, stride
     np.testing.assert_allclose(ours, by_ort("Conv", [x, w, b], **attrs), rtol=1e-5, atol=2e-4)
 
 
+def fused_conv(x, w, b, attrs, activation, residual, after, isa, threads):
+    """Ours and ONNX Runtime's of a convolution with an epilogue."""
+    exact = by_ort("Conv", [x, w, b], **attrs)
+    r = normal(4, *exact.shape) if residual else None
+    act = {"relu": lambda v: np.maximum(v, 0), "silu": lambda v: v / (1 + np.exp(-v)), "none": lambda v: v}[activation]
+    added = np.float32(0) if r is None else r
+    exact = act(exact + added) if after else act(exact) + added
+    fused = {**attrs, "activation": activation, "activation_after_residual": after}
+    (ours,) = run_step("conv", [x, w, b, r], fused, constant=[1, 2], isa=isa, threads=threads)
+    return ours, exact
+
+
 @settings(max_examples=100)
 @given(
     batch=st.integers(1, 2),
@@ -102,13 +114,7 @@ def test_3x3_conv(batch, group, inputs, outputs, height, width, pads, activation
     x, w = normal(1, batch, inputs * group, height, width), normal(2, outputs * group, inputs, 3, 3)
     b = normal(3, outputs * group)
     attrs = {"kernel_shape": [3, 3], "pads": pads, "group": group}
-    exact = by_ort("Conv", [x, w, b], **attrs)
-    r = normal(4, *exact.shape) if residual else None
-    act = {"relu": lambda v: np.maximum(v, 0), "silu": lambda v: v / (1 + np.exp(-v)), "none": lambda v: v}[activation]
-    added = np.float32(0) if r is None else r
-    exact = act(exact + added) if after else act(exact) + added
-    fused = {**attrs, "activation": activation, "activation_after_residual": after}
-    (ours,) = run_step("conv", [x, w, b, r], fused, constant=[1, 2], isa=isa, threads=threads)
+    ours, exact = fused_conv(x, w, b, attrs, activation, residual, after, isa, threads)
     np.testing.assert_allclose(ours, exact, rtol=1e-5, atol=4e-5)
 
 
@@ -134,13 +140,7 @@ def test_3x3_conv_of_few_channels(
     x, w = normal(1, batch, inputs * group, height, width), normal(2, outputs * group, inputs, 3, 3)
     b = normal(3, outputs * group)
     attrs = {"kernel_shape": [3, 3], "strides": [stride] * 2, "pads": pads, "group": group}
-    exact = by_ort("Conv", [x, w, b], **attrs)
-    r = normal(4, *exact.shape) if residual else None
-    act = {"relu": lambda v: np.maximum(v, 0), "silu": lambda v: v / (1 + np.exp(-v)), "none": lambda v: v}[activation]
-    added = np.float32(0) if r is None else r
-    exact = act(exact + added) if after else act(exact) + added
-    fused = {**attrs, "activation": activation, "activation_after_residual": after}
-    (ours,) = run_step("conv", [x, w, b, r], fused, constant=[1, 2], isa=isa, threads=threads)
+    ours, exact = fused_conv(x, w, b, attrs, activation, residual, after, isa, threads)
     np.testing.assert_allclose(ours, exact, rtol=1e-5, atol=2e-5)
 
 

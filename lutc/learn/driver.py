@@ -147,12 +147,15 @@ def _exported(
     student: GraphModule, usage: Mapping[str, Usage], size: str, judged: Callable[[ir.Model], Verdict]
 ) -> tuple[Exported, Verdict]:
     """What was learned and the verdict on it, tables as factors ("auto") where that loses nothing."""
-    made = [export(student, usage, each) for each in (("fast", "small") if size == "auto" else (size,))]
-    best, small = (made[0], judged(made[0].model)), made[-1]
-    if len(made) == 1:
-        return best
-    verdict = judged(small.model)
-    return (small, verdict) if verdict.total <= TOLERANCE * best[1].total else best
+
+    def made(each: str) -> tuple[Exported, Verdict]:
+        exported = export(student, usage, each)
+        return exported, judged(exported.model)
+
+    if size != "auto":
+        return made(size)
+    tables, factors = made("fast"), made("small")
+    return factors if factors[1].total <= TOLERANCE * tables[1].total else tables
 
 
 def _maker(settings: Settings) -> LayerMaker:

@@ -30,26 +30,12 @@ def supported(x: Tensor, directions: Tensor) -> bool:
 
 
 class _Decoded(torch.autograd.Function):
-    """`quantise`, `Grouping` and `gain_shape` in one."""
+    """`quantise`, `Grouping` and `gain_shape` in one; the codec holds the constants, directions rounded."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        offset: Tensor,
-        inv_scale: Tensor,
-        groups: npt.NDArray[Any],
-        directions: Tensor,
-        gain_mul: Tensor,
-        atoms: Tensor,
-        limit: int,
-        through: float,
-    ) -> Tensor:
-        integers = directions.detach().round().clamp(-127, 127)
-        constants = (t.detach().numpy() for t in (offset, inv_scale, integers, gain_mul))
-        codec = _codec()(groups, *constants, float(limit), through)
+    def forward(ctx: Any, x: Tensor, directions: Tensor, gain_mul: Tensor, atoms: Tensor, codec: Any) -> Tensor:
         x, atoms = x.detach(), atoms.detach().contiguous()
-        codes = torch.empty(x.shape[0], len(groups), x.shape[2], dtype=torch.uint8)
+        codes = torch.empty(x.shape[0], len(directions), x.shape[2], dtype=torch.uint8)
         scores = torch.empty(codes.shape)
         codec.encode(x.numpy(), codes.numpy(), scores.numpy())
         y = torch.zeros_like(x) if codec.shared else torch.empty_like(x)
@@ -66,7 +52,7 @@ class _Decoded(torch.autograd.Function):
         d_directions, d_atoms, d_mul = torch.empty_like(atoms), torch.empty_like(atoms), torch.empty(len(atoms))
         given = (x, atoms, codes, scores, grads[0])
         ctx.codec.backward(*(tensor.numpy() for tensor in (*given, d_x, d_directions, d_atoms, d_mul)))
-        return d_x, None, None, None, d_directions, d_mul, d_atoms, None, None
+        return d_x, d_directions, d_mul, d_atoms, None
 
 
 def decoded(
@@ -96,4 +82,7 @@ def decoded(
     Returns:
         [B, D, P].
     """
-    return _Decoded.apply(x, offset, inv_scale, groups, directions, gain_mul, atoms, limit, through)  # type: ignore[no-untyped-call]
+    integers = directions.detach().round().clamp(-127, 127)
+    constants = (t.detach().numpy() for t in (offset, inv_scale, integers, gain_mul))
+    codec = _codec()(groups, *constants, float(limit), through)
+    return _Decoded.apply(x, directions, gain_mul, atoms, codec)  # type: ignore[no-untyped-call]
