@@ -201,13 +201,9 @@ def test_conv_of_zeros_is_its_bias(isa):
 @pytest.mark.parametrize("after", [0, 1])
 @pytest.mark.parametrize("activation", ["relu", "silu", "none"])
 def test_conv_with_residual_and_activation(isa, group, after, activation):
-    x, w, b, r = normal(1, 1, 6, 9, 11), normal(2, 6, 6 // group, 3, 3), normal(3, 6), normal(4, 1, 6, 9, 11)
+    x, w, b = normal(1, 1, 6, 9, 11), normal(2, 6, 6 // group, 3, 3), normal(3, 6)
     attrs = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "group": group}
-    plain = by_ort("Conv", [x, w, b], **attrs)
-    act = {"relu": lambda v: np.maximum(v, 0), "silu": lambda v: v / (1 + np.exp(-v)), "none": lambda v: v}[activation]
-    expected = act(plain + r) if after else act(plain) + r
-    fused = {**attrs, "activation": activation, "activation_after_residual": after}
-    (ours,) = run_step("conv", [x, w, b, r], fused, constant=[1, 2], isa=isa)
+    ours, expected = fused_conv(x, w, b, attrs, activation, True, after, isa, threads=1)
     np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
 
 
