@@ -118,7 +118,7 @@ def learn(
     restore(student, best)
     usage = _usage(student, training, settings.batch, processes.device)
     names = [str(value.name) for value in original.graph.outputs]
-    judge = Judge(held_out, _answers(original, names, held_out))
+    judge = Judge(held_out, _answers(original, names, held_out), classes)
 
     def judged(model: ir.Model) -> Verdict:
         return judge(_answers(model, names, held_out))

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from lutc.divergence import Reference
-from lutc.learn.loss import TOLD_WEIGHT, class_divergence, tells_classes
+from lutc.learn.loss import TOLD_WEIGHT, class_divergence
 from lutc.learn.samples import Batch
 
 Outputs = Mapping[str, npt.NDArray]
@@ -41,29 +41,29 @@ class Judge:
     Args:
         batches: Inputs.
         outputs: The original's outputs, a dict for each batch.
+        classes: Names of those that tell classes.
     """
 
-    def __init__(self, batches: Sequence[Batch], outputs: Sequence[Outputs]) -> None:
+    def __init__(self, batches: Sequence[Batch], outputs: Sequence[Outputs], classes: Sequence[str]) -> None:
         self._reference = Reference(batches, outputs)
-        self._wanted = outputs
-        self.classes = [name for name in outputs[0] if tells_classes(_joined(outputs, name))]
-        self._all_told = all(name in self.classes for name, y in outputs[0].items() if y.dtype.kind == "f")
+        self._wanted, self._classes = outputs, classes
+        self._all_told = all(name in classes for name, y in outputs[0].items() if y.dtype.kind == "f")
 
     def __call__(self, outputs: Sequence[Outputs]) -> Verdict:
         """The verdict on another model's outputs on the same batches."""
         divergence = self._reference.divergence(outputs)
-        found = [float(class_divergence(_joined(outputs, name), _joined(self._wanted, name))) for name in self.classes]
+        found = [self._class_divergence(outputs, name) for name in self._classes]
         classes = sum(found) / len(found) if found else 0.0
         told = TOLD_WEIGHT if self._all_told else 1.0
         return Verdict(told * divergence + classes, divergence, classes)
 
+    def _class_divergence(self, outputs: Sequence[Outputs], name: str) -> float:
+        """Mean over all rows of one output."""
+        pairs = [(_rows(ours[name]), _rows(theirs[name])) for ours, theirs in zip(outputs, self._wanted, strict=True)]
+        total = sum(len(theirs) * float(class_divergence(ours, theirs)) for ours, theirs in pairs)
+        return total / sum(len(theirs) for _, theirs in pairs)
 
-def _joined(outputs: Sequence[Outputs], name: str) -> torch.Tensor:
-    """Rows of one output over all batches, float32 [rows, features]; empty where it is no list of features."""
-    parts = [part[name] for part in outputs]
-    if parts[0].dtype.kind != "f" or parts[0].ndim not in (2, 3):
-        return torch.zeros(0)
-    rows = [part.reshape(-1, part.shape[-1]) for part in parts]
-    if len({part.shape[1] for part in rows}) > 1:
-        return torch.zeros(0)
-    return torch.from_numpy(np.concatenate(rows).astype(np.float32))
+
+def _rows(output: npt.NDArray) -> torch.Tensor:
+    """An output [..., classes] as float32 [rows, classes]."""
+    return torch.from_numpy(output.reshape(-1, output.shape[-1]).astype(np.float32))

@@ -21,9 +21,13 @@ def answers(rows=200, features=8, *, embedding=False):
     return y
 
 
-def verdict(theirs, ours):
-    judge = Judge([{"x": np.zeros((len(next(iter(theirs.values()))), 1), np.float32)}], [theirs])
-    return judge([ours])
+def verdict(theirs, ours, classes=("y",)):
+    """On two batches of unequal size."""
+    rows = len(next(iter(theirs.values())))
+    parts = [slice(0, rows // 3), slice(rows // 3, rows)]
+    batches = [{"x": np.zeros((rows, 1), np.float32)[part]} for part in parts]
+    theirs, ours = ([{name: y[part] for name, y in found.items()} for part in parts] for found in (theirs, ours))
+    return Judge(batches, theirs, classes)(ours)
 
 
 def test_classes_count_before_the_distance():
@@ -37,7 +41,7 @@ def test_classes_count_before_the_distance():
 
 def test_an_embedding_is_judged_by_its_distance():
     y = answers(embedding=True)
-    found = verdict({"y": y}, {"y": 0.9 * y})
+    found = verdict({"y": y}, {"y": 0.9 * y}, classes=())
     assert found.classes == 0 and found.total == found.divergence > 0
 
 

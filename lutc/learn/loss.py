@@ -87,24 +87,24 @@ class Distillation:
         variance: Of the original's hidden values and outputs, by name.
         hidden: Names of hidden values that are compared.
         outputs: Names of the floating-point outputs.
-        classes: Names of those that tell classes.
+        classes: Names of those that tell classes; also an attribute, for those who judge by the same ones.
     """
 
     def __init__(
         self, variance: Mapping[str, float], hidden: Sequence[str], outputs: Sequence[str], classes: Sequence[str] = ()
     ) -> None:
         self._variance = {name: max(value, 1e-12) for name, value in variance.items()}
-        self._hidden, self._outputs, self._classes = list(hidden), list(outputs), list(classes)
+        self._hidden, self._outputs, self.classes = list(hidden), list(outputs), list(classes)
 
     def __call__(self, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], mask: Tensor | None) -> Tensor:
         """The loss of one minibatch, a number."""
         total = torch.zeros((), device=next(iter(ours.values())).device)
         for names, weight in ((self._outputs, OUTPUT_WEIGHT), (self._hidden, HIDDEN_WEIGHT)):
             for name in names:
-                told = TOLD_WEIGHT if name in self._classes and names is self._outputs else 1.0
+                told = TOLD_WEIGHT if name in self.classes and names is self._outputs else 1.0
                 error = told * F.mse_loss(counted(ours[name], mask), counted(theirs[name], mask))
                 total = total + error * (weight / (len(names) * self._variance[name]))
-        for name in self._classes:
+        for name in self.classes:
             divergence = class_divergence(counted(ours[name], mask), counted(theirs[name], mask))
-            total = total + divergence * (CLASS_WEIGHT / len(self._classes))
+            total = total + divergence * (CLASS_WEIGHT / len(self.classes))
         return total

@@ -145,7 +145,7 @@ class Trainer:
         betas = (0.9, 0.999 if lutnn else 0.99)
         self._optimiser = torch.optim.AdamW(groups, lr=0.0, betas=betas, weight_decay=0.0, fused=True)
         self._held_out = list(chunks(held_out, settings.batch))
-        self._judge = Judge(self._held_out, self._outputs(teacher))
+        self._judge = Judge(self._held_out, self._outputs(teacher), loss.classes)
         self._step, self._elapsed, self._begin = 0, 0.0, 0.0
         self._best: State = {}
         self._best_total = math.inf
