@@ -147,15 +147,13 @@ def _exported(
     student: GraphModule, usage: Mapping[str, Usage], size: str, judged: Callable[[ir.Model], Verdict]
 ) -> tuple[Exported, Verdict]:
     """What was learned and the verdict on it, tables as factors ("auto") where that loses nothing."""
-
-    def made(each: str) -> tuple[Exported, Verdict]:
-        exported = export(student, usage, each)
-        return exported, judged(exported.model)
-
-    if size != "auto":
-        return made(size)
-    tables, factors = made("fast"), made("small")
-    return factors if factors[1].total <= TOLERANCE * tables[1].total else tables
+    exported = export(student, usage, "fast" if size == "auto" else size)
+    verdict = judged(exported.model)
+    if size == "auto":
+        factored = export(student, usage, "small")
+        if factored.nbytes != exported.nbytes and (found := judged(factored.model)).total <= TOLERANCE * verdict.total:
+            return factored, found
+    return exported, verdict
 
 
 def _maker(settings: Settings) -> LayerMaker:

@@ -15,6 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from lutc.errors import UsageError
+from lutc.fit.session import LookupSession
 from lutc.ir.expand import EXPAND_OPS
 from lutc.ir.graph import LUTC_DOMAIN, is_op
 from lutc.learn import check_available, driver, learn_model
@@ -57,6 +58,14 @@ def test_tables_become_factors_only_where_that_loses_nothing(tolerance, factored
     _, result = learned("conv", "gain-v8", rate=5e-3, size="auto")
     assert result.kept
     assert any(is_op(node, *EXPAND_OPS, domain=LUTC_DOMAIN) for node in result.model.graph) == factored
+
+
+def test_what_has_no_factors_is_judged_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr(driver, "LookupSession", lambda model: asked.append(model) or LookupSession(model))
+    _, result = learned("tokens", "plain-v4", steps=2, size="auto")
+    assert not any(is_op(node, *EXPAND_OPS, domain=LUTC_DOMAIN) for node in result.model.graph)
+    assert len(asked) == 3  # the original, the fit, what was learned
 
 
 class Killed(Exception):
