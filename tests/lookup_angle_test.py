@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.lookup_test import ISAS, make_layer, reference_linear, run_linear
+from tests.lookup_layers import ISAS, make_layer, reference_linear, run_linear
 
 GRID = np.stack(np.meshgrid(*[np.arange(-127, 128)] * 2), -1).reshape(-1, 2).astype(np.float32)
 """Every quantised input of two features."""

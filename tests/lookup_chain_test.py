@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lutc.plan import Plan, Port, Step
-from tests.lookup_test import ISAS, make_layer
+from tests.lookup_layers import ISAS, make_layer
 from tests.plan_session import plan_session
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.lookup_test import ISAS, layer_with_gains, make_layer, reference_linear, run_linear
+from tests.lookup_layers import ISAS, layer_with_gains, make_layer, reference_linear, run_linear
 
 
 @pytest.mark.parametrize("isa", ISAS)
