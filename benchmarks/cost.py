@@ -10,10 +10,8 @@ one a model, form and ISA, go to benchmarks/results/cost.json.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
-import json
 import re
 import sys
 import time
@@ -23,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import result_files, variants
+from benchmarks import command, variants
 from benchmarks.artifacts import Artifacts, bound_call, open_artifact
 from benchmarks.networks import Network, minilm, resnet20, ultraface
 from benchmarks.onnx_pack import every_model
@@ -129,23 +127,17 @@ def row(network: Network, form: str, isa: str, layers: Sequence[Layer], source: 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.cost", description=__doc__.split("\n")[0])
-    variants.add_options(parser, threads="1")
+    parser = command.parser("cost", __doc__, only="the models' names")
     parser.add_argument("--measure", action="store_true", help="measure the model first and ship it")
-    parser.add_argument("--json", action="store_true", help="one JSON row a line on stdout, text on stderr")
-    parser.add_argument("--only", default="", help="regular expression over the models' names")
     parser.add_argument("--forms", default=",".join(FORMS), help="separated by commas")
     parser.add_argument("--every-model", action="store_true", help="those of the data folder that compile, too")
     parser.add_argument("--seconds", type=float, default=1.0, help="for each model and form")
     parser.add_argument("--worst", type=int, default=0, help="print so many of the worst predictions of all")
-    parser.add_argument("--output", type=Path, default=result_files.FOLDER / "cost.json")
     options = parser.parse_args(arguments)
     variant = variants.child()
     if variant is None:
         return variants.run_children("benchmarks.cost", options.isa, options.threads, arguments)
     isa, _ = variant
-    text = sys.stderr if options.json else sys.stdout
     networks = [minilm(128), minilm(16), resnet20(), ultraface()]
     if options.every_model:
         networks += list(every_model(options.only))
@@ -163,28 +155,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for form, layers in measure(network, options.forms.split(","), model, options.seconds):
                 rows.append(row(network, form, isa, layers, model.source))
                 everything += [(network, layer) for layer in layers]
-                print(_line(rows[-1]), file=text, flush=True)
-                if options.json:
-                    print(json.dumps(rows[-1]), flush=True)
+                command.say(options, _line(rows[-1]))
         except (LutcError, FileNotFoundError) as error:
             print(f"{network.name}: skipped, {str(error)[:200]}", file=sys.stderr)
-        result_files.merge(options.output, rows, notes={"cost": _NOTE})
+        command.store(options, rows, notes={"cost": _NOTE})
     if not everything:
         return 1
     errors = np.abs([layer.error for _, layer in everything])
-    print(
-        f"{isa}: {len(errors)} layers, median error {np.median(errors):.1%}, p90 {np.quantile(errors, 0.9):.1%}",
-        file=text,
-    )
+    middle, p90 = float(np.median(errors)), float(np.quantile(errors, 0.9))
+    command.say(options, f"{isa}: {len(errors)} layers, median error {middle:.1%}, p90 {p90:.1%}")
     for network, layer in sorted(everything, key=lambda pair: -abs(pair[1].error))[: options.worst]:
-        print(f"{layer.error:+.2f} {network.name} {layer.form} {layer.measured * 1e6:.1f} us {layer.shape}", file=text)
+        found = f"{network.name} {layer.form} {layer.measured * 1e6:.1f} us {layer.shape}"
+        command.say(options, f"{layer.error:+.2f} {found}")
     summary = {
         "bench": "cost", "model": "all", "shape": "", "form": "all", "isa": isa, "threads": 1,
-        "cost_model": model.source, "layers": len(errors),
-        "median_error": round(float(np.median(errors)), 4), "p90_error": round(float(np.quantile(errors, 0.9)), 4),
+        "cost_model": model.source, "layers": len(errors), "median_error": round(middle, 4), "p90_error": round(p90, 4),
     }  # fmt: skip
     if not options.only:
-        result_files.merge(options.output, [summary], notes={"cost": _NOTE})
+        command.store(options, [summary])
     return 0
 
 

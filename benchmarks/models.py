@@ -14,19 +14,15 @@ import dataclasses
 import json
 import re
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import costs, harness, memory, peer_models, result_files, variants
+from benchmarks import command, costs, harness, memory, peer_models, result_files, variants
 from benchmarks.artifacts import RANDOM_TABLES, Artifacts, bound_call, open_artifact
-from benchmarks.minilm import passage
 from benchmarks.networks import WORK, Network, every_network
-from benchmarks.peers import PEERS, Peers, Workload, open_peers
+from benchmarks.peers import PEERS, Workload, open_peers
 from lutc.errors import LutcError
-
-__all__ = ["main", "measure", "passage"]
 
 FORMS = ("fp32", "int8", "gain-v3", "gain-v4", "plain-v8", "plain-v16")
 HEADLINE = "bert-six-layers"
@@ -57,7 +53,7 @@ def open_forms(
 
 def measure(
     network: Network, forms: Sequence[str], peer_names: Sequence[str], *, isa: str, threads: int, seconds: float
-) -> tuple[list[dict[str, Any]], Peers]:
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Times one model in all forms and on all peers.
 
     Args:
@@ -69,7 +65,7 @@ def measure(
         seconds: About how long the interleaved measurement may take.
 
     Returns:
-        One row per form, and the peers.
+        One row per form, and why others and peers were skipped, by "NAME on MODEL".
 
     Raises:
         FileNotFoundError: The model is not there.
@@ -107,7 +103,7 @@ def measure(
                 model=network.name, **more,
             )
         )  # fmt: skip
-    return rows, peers
+    return rows, {f"{name} on {network.name}": reason for name, reason in peers.skipped.items()}
 
 
 def headline(network: Network, isa: str) -> dict[str, Any]:
@@ -203,37 +199,25 @@ def update_readme(readme: Path, rows: Sequence[dict[str, Any]]) -> None:
 def _one_network(network: Network, options: argparse.Namespace, isa: str, threads: int, seconds: float) -> None:
     """Measures, prints and stores one model."""
     forms = options.forms.split(",") if options.forms else HEADLINE_FORMS if network.name == HEADLINE else FORMS
-    text = sys.stderr if options.json else sys.stdout
-    rows, peers = measure(network, forms, options.peers.split(","), isa=isa, threads=threads, seconds=seconds)
-    skipped = {f"{name} on {network.name}": reason for name, reason in peers.skipped.items()}
-    for name, reason in skipped.items():
-        print(f"{name}: skipped, {reason}", file=sys.stderr)
-    print(f"\n{network.name} {network.shape}, {isa}, {threads} thread(s)\n{table(rows)}", file=text, flush=True)
+    rows, skipped = measure(network, forms, options.peers.split(","), isa=isa, threads=threads, seconds=seconds)
+    command.say(options, f"\n{network.name} {network.shape}, {isa}, {threads} thread(s)\n{table(rows)}")
     if threads > 1:
-        print("speedup: " + ", ".join(f"{row['form']} {row['speedup']:.2f}" for row in rows), file=text, flush=True)
+        command.say(options, "speedup: " + ", ".join(f"{row['form']} {row['speedup']:.2f}" for row in rows))
     if threads == 1 and network.name == HEADLINE:
         rows.append(headline(network, isa))
-        print(json.dumps(rows[-1]), file=text, flush=True)
+        command.say(options, json.dumps(rows[-1]))
     if threads == 1 and network.name == LOADED_MODEL:
         rows.append(loading(network, "gain-v4", isa))
-        print(json.dumps(rows[-1]), file=text, flush=True)
-    result_files.merge(options.output, rows, skipped, {"avx2": variants.UNLIMITED} if isa == "avx2" else None)
-    if options.json:
-        for row in rows:
-            print(json.dumps(row), flush=True)
+        command.say(options, json.dumps(rows[-1]))
+    command.store(options, rows, skipped)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.models", description=__doc__.split("\n")[0])
-    variants.add_options(parser, threads="1,2")
-    parser.add_argument("--json", action="store_true", help="one JSON row a line on stdout, text on stderr")
-    parser.add_argument("--only", default="", help="regular expression over the models' names")
+    parser = command.parser("models", __doc__, threads="1,2", only="the models' names")
     parser.add_argument("--forms", default="", help="forms of the layers, separated by commas")
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--minutes", type=float, default=5, help="for each ISA and number of threads: start no more")
-    parser.add_argument("--output", type=Path, default=result_files.FOLDER / "models.json")
     parser.add_argument("--readme", type=Path, help="put the table between the `models` comments of this file")
     options = parser.parse_args(arguments)
     variant = variants.child()
@@ -245,16 +229,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     isa, threads = variant
     harness.pin(threads)
     networks = [network for network in every_network() if re.search(options.only, network.name)]
-    deadline = time.monotonic() + 60 * options.minutes
-    for network in networks:
-        if time.monotonic() > deadline:
-            print(f"{network.name}: left out, {options.minutes:g} minutes are over", file=sys.stderr)
-            continue
+    for network in command.in_time(networks, options.minutes, lambda network: network.name):
         try:
             _one_network(network, options, isa, threads, seconds=20 * options.minutes / len(networks))
         except FileNotFoundError as error:
-            print(f"{network.name}: skipped, {error}", file=sys.stderr)
-            result_files.merge(options.output, [], {network.name: str(error)})
+            command.store(options, [], {network.name: str(error)})
     return 0
 
 

@@ -10,20 +10,17 @@ the peers' alike.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import re
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import harness, result_files, variants
+from benchmarks import command, harness, variants
 from benchmarks.artifacts import RANDOM_TABLES, Artifacts, bound_call, open_artifact
 from benchmarks.networks import WORK
-from benchmarks.peers import PEERS, Peers, Workload, in_turn, limited, open_peers
+from benchmarks.peers import PEERS, Workload, in_turn, limited, open_peers
 from benchmarks.single_layers import Conv, Layer, Linear, inputs
 from lutc.errors import LutcError
 
@@ -92,7 +89,7 @@ def measure(
     threads: int,
     cold: bool = False,
     seconds: float = 10,
-) -> tuple[list[dict[str, Any]], Peers]:
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Times one layer in all forms and on all peers.
 
     Args:
@@ -105,7 +102,7 @@ def measure(
         seconds: About how long the interleaved measurement may take.
 
     Returns:
-        One row per form, and the peers.
+        One row per form, and why others and peers were skipped, by "NAME on SHAPE".
     """
     model = model_of(layer)
     # Few rows: their codes decide which table entries are read. With many rows every entry is.
@@ -140,7 +137,7 @@ def measure(
         )
         for form in ours
     ]  # fmt: skip
-    return rows, peers
+    return rows, {f"{name} on {layer.shape}": reason for name, reason in peers.skipped.items()}
 
 
 def _turns(session: Any, feeds: Sequence[dict], first: int) -> harness.Call:
@@ -175,15 +172,10 @@ def cells(only: str) -> Iterator[tuple[Layer, bool]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ops", description=__doc__.split("\n")[0])
-    variants.add_options(parser)
-    parser.add_argument("--json", action="store_true", help="one JSON row a line on stdout, text on stderr")
-    parser.add_argument("--only", default="", help="regular expression over lines such as 'linear 128x768x768 cold'")
+    parser = command.parser("ops", __doc__, only="lines such as 'linear 128x768x768 cold'")
     parser.add_argument("--forms", default="", help="separated by commas")
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--minutes", type=float, default=10, help="stop starting new layers after this long")
-    parser.add_argument("--output", type=Path, default=result_files.FOLDER / "ops.json")
     options = parser.parse_args(arguments)
     variant = variants.child()
     if variant is None:
@@ -194,23 +186,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.forms:
         forms = tuple(options.forms.split(","))
     todo = list(cells(options.only))
-    deadline = time.monotonic() + 60 * options.minutes
-    for layer, cold in todo:
-        if time.monotonic() > deadline:
-            print(f"{layer.op} {layer.shape}: left out, {options.minutes:g} minutes are over", file=sys.stderr)
-            continue
-        rows, peers = measure(
+    for layer, cold in command.in_time(todo, options.minutes, lambda cell: f"{cell[0].op} {cell[0].shape}"):
+        rows, skipped = measure(
             layer, forms, options.peers.split(","), isa=isa, threads=threads, cold=cold,
             seconds=min(10, 20 * options.minutes / len(todo)),
         )  # fmt: skip
-        skipped = {f"{name} on {layer.shape}": reason for name, reason in peers.skipped.items()}
-        result_files.merge(options.output, rows, skipped, {"avx2": variants.UNLIMITED} if isa == "avx2" else None)
-        for name, reason in peers.skipped.items():
-            print(f"{name}: skipped, {reason}", file=sys.stderr)
-        print(table(rows), file=sys.stderr if options.json else sys.stdout, flush=True)
-        if options.json:
-            for row in rows:
-                print(json.dumps(row), flush=True)
+        command.say(options, table(rows))
+        command.store(options, rows, skipped)
     return 0
 
 

@@ -9,18 +9,14 @@ codebooks, is D / V: the axis varies V at a fixed layer.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import functools
-import json
 import re
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import harness, models, networks, ops, result_files, variants
+from benchmarks import command, harness, models, networks, ops, result_files, variants
 from benchmarks.single_layers import Linear
 
 OURS = ("fp32", "int8", "gain-v4", "plain-v8", "plain-v16")
@@ -76,18 +72,17 @@ def points(threads: int) -> Iterator[Point]:
 def measure(point: Point, isa: str, threads: int, seconds: float) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Rows of one point, and what was skipped."""
     if point.layer is not None:
-        rows, peers = ops.measure(
+        rows, skipped = ops.measure(
             point.layer, point.forms, PEERS_SHOWN, isa=isa, threads=threads, seconds=seconds
         )  # fmt: skip
     else:
         assert point.network is not None
-        rows, peers = models.measure(
+        rows, skipped = models.measure(
             point.network, point.forms, PEERS_SHOWN[:2], isa=isa, threads=threads, seconds=seconds
         )
     for row in rows:
         row.update(bench="scaling", axis=point.axis, at=point.at)
-    place = point.layer.shape if point.layer else point.network.name  # type: ignore[union-attr]
-    return rows, {f"{name} on {place}": reason for name, reason in peers.skipped.items()}
+    return rows, skipped
 
 
 def plot(rows: Sequence[dict[str, Any]], axis: str, isa: str, path: Path) -> None:
@@ -136,14 +131,9 @@ def draw(output: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__.split("\n")[0])
-    variants.add_options(parser, threads="1,2")
-    parser.add_argument("--json", action="store_true", help="one JSON row a line on stdout, text on stderr")
-    parser.add_argument("--only", default="", help="regular expression over points such as 'M 128'")
+    parser = command.parser("scaling", __doc__, threads="1,2", only="points such as 'M 128'")
     parser.add_argument("--minutes", type=float, default=5, help="for each process: start no more points")
     parser.add_argument("--plots", action="store_true", help="measure nothing, draw the plots again")
-    parser.add_argument("--output", type=Path, default=result_files.FOLDER / "scaling.json")
     options = parser.parse_args(arguments)
     variant = variants.child()
     if options.plots:
@@ -155,22 +145,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     isa, threads = variant
     harness.pin(threads)
-    text = functools.partial(print, file=sys.stderr if options.json else sys.stdout, flush=True)
     todo = [point for point in points(threads) if re.search(options.only, f"{point.axis} {point.at}")]
-    deadline = time.monotonic() + 60 * options.minutes
-    for point in todo:
-        if time.monotonic() > deadline:
-            print(f"{point.axis} {point.at}: left out, {options.minutes:g} minutes are over", file=sys.stderr)
-            continue
+    for point in command.in_time(todo, options.minutes, lambda point: f"{point.axis} {point.at}"):
         rows, skipped = measure(point, isa, threads, seconds=min(3, 20 * options.minutes / len(todo)))
-        result_files.merge(options.output, rows, skipped, {"avx2": variants.UNLIMITED} if isa == "avx2" else None)
         shown = {row["form"]: row["ours_us"] for row in rows} | (rows[0]["peers"] if rows else {})
-        text(f"{point.axis} {point.at}: " + "  ".join(f"{name} {us:.0f}" for name, us in shown.items()))
-        for name, reason in skipped.items():
-            print(f"{name}: skipped, {reason}", file=sys.stderr)
-        if options.json:
-            for row in rows:
-                print(json.dumps(row), flush=True)
+        times = "  ".join(f"{name} {us:.0f}" for name, us in shown.items())
+        command.say(options, f"{point.axis} {point.at}: {times}")
+        command.store(options, rows, skipped)
     return 0
 
 

@@ -40,12 +40,13 @@ def child() -> tuple[str, int] | None:
     return isa, int(threads)
 
 
-def run_children(module: str, isas: str, threads: str, arguments: Sequence[str]) -> int:
-    """Runs `python -m module` with the same arguments once for each ISA and number of threads.
+def run_children(module: str, isas: str, threads: str, arguments: Sequence[str] | None) -> int:
+    """Runs `python -m module` with the same arguments (None: this process's) once for each ISA and number of threads.
 
     Returns:
         The first exit status that is not 0, or 0.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
     status = 0
     for isa in isas.split(","):
         name = _runtime.available_isas()[-1] if isa == "native" else isa

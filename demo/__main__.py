@@ -22,7 +22,6 @@ from rich.table import Table
 
 import lutc
 from benchmarks import harness, minilm
-from benchmarks.models import passage
 from benchmarks.peers import quantize_int8, session_call
 from demo import prose
 from lutc._ort import ort_session
@@ -93,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     step(5, "Timing one text of 128 tokens, one thread, the models taking turns")
     harness.pin(1)
-    feed = passage()
+    feed = minilm.passage()
     samples = harness.interleave({c.name: session_call(c.session, feed) for c in candidates}, rounds=60)
 
     console.print()
