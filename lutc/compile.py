@@ -23,6 +23,7 @@ from lutc import __version__
 from lutc._ort import ort_session
 from lutc.build import Builder
 from lutc.canonicalise import canonicalise
+from lutc.drop import Score, Scored
 from lutc.errors import UsageError
 from lutc.evaluate import load_callable
 from lutc.fit.factored import check_size
@@ -75,7 +76,7 @@ def compile(
     seed: int = 0,
     resume: str | os.PathLike[str] | None = None,
     size: str = "auto",
-    score: Any = None,
+    score: Score | str | None = None,
     max_drop: float | None = None,
     time_shape: Mapping[str, Sequence[int | None]] | None = None,
     learn: float | None = None,
@@ -103,8 +104,10 @@ def compile(
         resume: folder of checkpoints: finished layers are stored there and not fitted again.
         size: "small" stores the factors of every table, which the runtime makes when it loads the artifact; "fast"
             stores tables; "auto" is small where that loses nothing on held-out samples.
-        score: function of a session that returns a number (higher is better), or its name "pkg.mod:fn".
-        max_drop: largest allowed drop of the score; takes the place of the preset's budget.
+        score: function of a session that returns a number (higher is better) or a vector of one number a sample, whose
+            mean is the score; or its name "pkg.mod:fn".
+        max_drop: largest allowed drop of the score; takes the place of the preset's budget. Where the score tells
+            samples, the drop has to be this small with 95 % confidence.
         time_shape: input sizes by name for which time is minimised; by default batch 1, and open dims at the median of
             the samples.
         learn: minutes to learn for, end to end, after the forms are chosen and fitted; needs the extra `learn`.
@@ -239,10 +242,10 @@ def _select(
     learn: float | None,
 ) -> dict[str, Any]:
     """Selects, learns if asked for, and gives the artifact that was kept its name: the report."""
-    original, begin = 0.0, time.process_time()
+    scored, begin = None, time.process_time()
     if scorer is not None:
-        original = float(
-            scorer(ort_session(model.SerializeToString() if isinstance(model, onnx.ModelProto) else model))
+        scored = Scored.of(
+            scorer, ort_session(model.SerializeToString() if isinstance(model, onnx.ModelProto) else model)
         )
     score_seconds = time.process_time() - begin
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as folder:
@@ -256,8 +259,7 @@ def _select(
             folder=Path(folder),
             report=report,
             time_shape=time_shape,
-            score=scorer,
-            original=original,
+            scored=scored,
             score_seconds=score_seconds,
             resume=resume,
             save_onnx=save_onnx is not None,
@@ -265,7 +267,7 @@ def _select(
         )
         if learn is not None:
             selection, learned = _learned(
-                builder, selection, source, learn, budget, report, scorer, original, save_onnx is not None
+                builder, selection, source, learn, budget, report, scored, save_onnx is not None
             )
             report = {**report, **learned}
         built = selection.trial.built
@@ -273,9 +275,8 @@ def _select(
             shutil.copyfile(built.path.with_suffix(".onnx"), save_onnx)
         os.replace(built.path, destination)
     report = _selected_report(report, selection)
-    if scorer is not None:
-        drop = selection.trial.drop or 0.0
-        report["score"] = {"reference": original, "compiled": original - drop, "drop": drop}
+    if scored is not None and selection.trial.drop is not None:
+        report["score"] = scored.told(selection.trial.drop)
     if not selection.met:
         raise missed(budget, selection, destination, report)
     return report
@@ -288,8 +289,7 @@ def _learned(
     minutes: float,
     budget: Budget,
     report: Mapping[str, Any],
-    scorer: Any,
-    original: float,
+    scored: Scored | None,
     save_onnx: bool,
 ) -> tuple[Selection, dict[str, Any]]:
     """The selection with what learning made of its forms, where that is better; and what to report of it.
@@ -298,9 +298,7 @@ def _learned(
     as it is.
     """
     if selection.met and selection.bolder is not None:
-        bolder, learned = _learned(
-            builder, selection.bolder, source, minutes, budget, report, scorer, original, save_onnx
-        )
+        bolder, learned = _learned(builder, selection.bolder, source, minutes, budget, report, scored, save_onnx)
         if bolder.met:
             return bolder, learned
         builder.progress.note(
@@ -320,10 +318,10 @@ def _learned(
     )  # fmt: skip
     if refiner.report["kept"]:
         drop, met, loss = trial.drop, selection.met, selection.loss
-        if scorer is not None:
-            drop = original - float(scorer(InferenceSession(path)))
+        if scored is not None:
+            drop = scored.drop(InferenceSession(path))
             if budget.metric == "score":
-                met, loss = budget.holds(drop), drop
+                met, loss = budget.holds(drop.most), drop.most
         trial = dataclasses.replace(trial, built=built, drop=drop)
         selection = dataclasses.replace(selection, trial=trial, met=met, loss=loss)
     return selection, {"learn": refiner.report}

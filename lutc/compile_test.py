@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from lutc.build import Built
+from lutc.drop import Drop, Scored
 from lutc.forms import Form, LayerChoice
 from lutc.progress import Progress
 from lutc.select import Budget, Selection
@@ -21,7 +22,7 @@ module = importlib.import_module("lutc.compile")  # lutc.compile itself is the f
 
 def trial(name: str, drop: float) -> Trial:
     choice = LayerChoice("layer", SimpleNamespace(), "linear", 64, 64, Form.parse("gain-v4"), "")
-    return Trial(name, {}, [choice], {}, Built(Path("/x") / f"{name}.lut", 1, []), 1.0, 0.1, 0.1, drop)
+    return Trial(name, {}, [choice], {}, Built(Path("/x") / f"{name}.lut", 1, []), 1.0, 0.1, 0.1, Drop(drop, drop))
 
 
 def selections(bolder: float | None) -> Selection:
@@ -56,9 +57,8 @@ def test_a_bolder_draft_goes_first(monkeypatch, bolder, learned, name, drop):
         1.0,
         Budget("score", 0.01, "s"),
         {},
-        lambda session: 0.8 - learned,
-        0.8,
+        Scored.of(lambda session: 0.8 if session is None else 0.8 - learned, None),
         False,
     )
-    assert found.trial.name == name and found.met and found.trial.drop == pytest.approx(drop)
+    assert found.trial.name == name and found.met and found.trial.drop.mean == pytest.approx(drop)
     assert len(built) == 1 and report["learn"]["kept"] == (found.trial.built.path == built[0])

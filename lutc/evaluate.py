@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lutc._ort import ort_session
+from lutc.drop import Score, Scored
 from lutc.errors import UsageError
 from lutc.observe import InputSpec, open_source, validate
 from lutc.observe.inputs import count_samples, split_batch
@@ -17,8 +18,6 @@ from lutc.progress import Progress
 from lutc.synthetic import numpy_dtype
 
 _BATCH = 64
-
-Score = Callable[[Any], float]
 
 
 def evaluate(
@@ -36,13 +35,13 @@ def evaluate(
         compiled: a session of the compiled model (`lutc.InferenceSession`, or any with its `run` and `get_outputs`).
         reference: the original model, run by ONNX Runtime: a path or serialised bytes.
         data: samples: whatever `lutc.observe.open_source` takes.
-        score: takes a session and returns a number, higher is better; called once for each model.
+        score: see `lutc.drop.Score`; called once for each model.
         threads: of ONNX Runtime.
         progress: receives one unit for each batch.
 
     Returns:
         `samples`; `outputs`: by name {cosine (mean over samples), cosine_min, max_abs_error, top1_agreement (None where
-        the output has not the shape of class scores)}; and `score` {reference, compiled, drop} if asked for.
+        the output has not the shape of class scores)}; and `score` (see `lutc.drop.Scored.compare`) if asked for.
 
     Raises:
         UsageError: no samples.
@@ -68,14 +67,8 @@ def evaluate(
         raise UsageError("the evaluation data holds no samples")
     result: dict[str, Any] = {"samples": samples, "outputs": {name: m.result() for name, m in measures.items()}}
     if score is not None:
-        result["score"] = compare_scores(score, original, compiled)
+        result["score"] = Scored.of(score, original).compare(compiled)
     return result
-
-
-def compare_scores(score: Score, original: Any, compiled: Any) -> dict[str, float]:
-    """A score of both models: {reference, compiled, drop}; drop is positive where the compiled one is worse."""
-    dense, lookup = float(score(original)), float(score(compiled))
-    return {"reference": dense, "compiled": lookup, "drop": dense - lookup}
 
 
 def load_callable(name: str, flag: str) -> Callable[..., Any]:

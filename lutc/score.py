@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 import onnx
 
 from lutc._ort import ort_session
+from lutc.drop import Score, Scored
 from lutc.errors import BudgetMissedError
-from lutc.evaluate import compare_scores
 from lutc.report import keep_lines
 from lutc.select import Budget, Selection
 from lutc.session import InferenceSession
 
 
 def check_budget(
-    score: Callable[[Any], float],
+    score: Score,
     model: str | os.PathLike[str] | onnx.ModelProto,
     artifact: str | os.PathLike[str],
     report: dict[str, Any],
@@ -26,26 +25,28 @@ def check_budget(
     """Measures the score of the original (ONNX Runtime) and of the artifact.
 
     Args:
-        score: takes a session, returns a number; higher is better. It brings its own data.
+        score: brings its own data.
         model: the original.
         artifact: the compiled model.
         report: the compiler's report, for the message.
         max_drop: largest allowed drop; None allows any.
 
     Returns:
-        {reference, compiled, drop}.
+        See `lutc.drop.Scored.compare`.
 
     Raises:
         BudgetMissedError: the drop is larger (or not a number); `report` is attached to it.
     """
     source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else model
-    result = compare_scores(score, ort_session(source), InferenceSession(artifact))
-    if max_drop is not None and not result["drop"] <= max_drop:
+    scored = Scored.of(score, ort_session(source))
+    drop = scored.drop(InferenceSession(artifact))
+    result = scored.told(drop)
+    if max_drop is not None and not drop.most <= max_drop:
         lines = keep_lines(report["layers"])
         advice = "\nThe layers of largest error can stay dense:\n  " + "\n  ".join(lines) if lines else ""
         error = BudgetMissedError(
             f"the score fell from {result['reference']:.4f} to {result['compiled']:.4f}: "
-            f"a drop of {result['drop']:.4f}, allowed {max_drop:g}. The artifact is kept: {artifact}{advice}\n"
+            f"a drop of {drop}, allowed {max_drop:g}. The artifact is kept: {artifact}{advice}\n"
             "Or let the compiler choose the forms: --preset accurate"
         )
         error.report = {**report, "score": result}  # type: ignore[attr-defined]

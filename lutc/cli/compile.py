@@ -12,6 +12,7 @@ from lutc.cli.common import Json, Quiet, Shapes, emit, human, megabytes, parse_s
 from lutc.cli.inspect import layer_table
 from lutc.cli.reproduce import command_line
 from lutc.compile import compile
+from lutc.drop import score_line
 from lutc.errors import BudgetMissedError
 from lutc.pack import TARGETS
 from lutc.report import worst_first
@@ -33,10 +34,19 @@ def command(
     ] = "accurate",
     score: Annotated[
         str | None,
-        typer.Option("--score", metavar="pkg.mod:fn", help="Takes a session, returns a number; higher is better."),
+        typer.Option(
+            "--score",
+            metavar="pkg.mod:fn",
+            help="Takes a session, returns a number or one number a sample; higher is better.",
+        ),
     ] = None,
     max_drop: Annotated[
-        float | None, typer.Option("--max-drop", metavar="X", help="Largest allowed drop of the score; exit 4 beyond.")
+        float | None,
+        typer.Option(
+            "--max-drop",
+            metavar="X",
+            help="Largest allowed drop of the score (with 95 % confidence where it tells samples); exit 4 beyond.",
+        ),
     ] = None,
     time_shape: Annotated[
         list[str] | None,
@@ -138,7 +148,7 @@ def command(
             out.print(f"learned: held-out divergence {moved} in {r['steps']} steps{kept}")
         if "score" in report:
             s = report["score"]
-            out.print(f"score: original {s['reference']:.4f}, compiled {s['compiled']:.4f}, drop {s['drop']:+.4f}")
+            out.print(score_line(s))
         out.print(f"{result.path}: {megabytes(report['bytes'])}", markup=False)
         if result.path is not None:
             write_report(report, result.path)

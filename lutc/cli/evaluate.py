@@ -9,6 +9,7 @@ import typer
 
 from lutc.bench import open_session
 from lutc.cli.common import Json, Quiet, emit, human, progress, table
+from lutc.drop import score_line
 from lutc.errors import UsageError
 from lutc.evaluate import evaluate, load_callable
 
@@ -22,7 +23,11 @@ def command(
     ],
     score: Annotated[
         str | None,
-        typer.Option("--score", metavar="pkg.mod:fn", help="Takes a session, returns a number; higher is better."),
+        typer.Option(
+            "--score",
+            metavar="pkg.mod:fn",
+            help="Takes a session, returns a number or one number a sample; higher is better.",
+        ),
     ] = None,
     threads: Annotated[int, typer.Option("--threads", min=1)] = 1,
     json: Json = False,
@@ -50,6 +55,6 @@ def command(
     )
     if "score" in result:
         s = result["score"]
-        out.print(f"score: original {s['reference']:.4f}, compiled {s['compiled']:.4f}, drop {s['drop']:+.4f}")
+        out.print(score_line(s))
     if json:
         emit({"model": str(model), "reference": str(ref), **result})

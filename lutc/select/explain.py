@@ -46,7 +46,7 @@ def selection_report(
                 "us": predicted if trial.seconds is None else _us(trial.seconds),
                 "us_predicted": predicted,
                 "divergence": _short(trial.divergence),
-                "drop": trial.drop,
+                "drop": None if trial.drop is None else trial.drop.mean,
                 "measured": trial.seconds is not None,
                 "chosen": trial is best,
                 "forms": search.table.summary(trial.forms),

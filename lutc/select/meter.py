@@ -6,11 +6,11 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from lutc.divergence import Reference
+from lutc.drop import Drop, Scored
 from lutc.forms import LayerChoice
 from lutc.observe.inputs import Batch
 from lutc.session import InferenceSession
@@ -34,16 +34,14 @@ class Meter:
         reference: The original's outputs on them.
         shapes: Of the inputs for which time counts, by name.
         isa: Whose kernels run; None where this machine cannot run the target's, and times are not measured.
-        score: Takes a session, returns a number; None without a score.
-        original: The original's score.
+        scored: The user's score of the original; None without a score.
     """
 
     batches: Sequence[Batch]
     reference: Reference
     shapes: Mapping[str, Sequence[int | None]]
     isa: str | None
-    score: Callable[[Any], float] | None = None
-    original: float = 0.0
+    scored: Scored | None = None
 
     def open(self, path: Path) -> InferenceSession:
         """A session of one thread."""
@@ -55,9 +53,9 @@ class Meter:
         found = [dict(zip(names, session.run(names, batch), strict=True)) for batch in self.batches]
         return self.reference.divergence(found)
 
-    def drop(self, session: InferenceSession) -> float | None:
+    def drop(self, session: InferenceSession) -> Drop | None:
         """How much less than the original an artifact scores; None without a score."""
-        return None if self.score is None else self.original - float(self.score(session))
+        return None if self.scored is None else self.scored.drop(session)
 
     def _feeds(self, session: InferenceSession) -> dict[str, np.ndarray]:
         """Made-up inputs of the shapes for which time counts."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lutc.build import Built
+from lutc.drop import Drop
 from lutc.forms import FP32, INT8, Form, LayerChoice
 from lutc.progress import Progress
 from lutc.select.budget import Budget
@@ -81,7 +82,7 @@ class Trial:
     predicted: float
     expected: float
     divergence: float
-    drop: float | None
+    drop: Drop | None
     seconds: float | None = None
     layers: dict[str, float] = dataclasses.field(default_factory=dict)
 
@@ -89,7 +90,7 @@ class Trial:
         """What the budget limits."""
         if budget.metric == "divergence":
             return self.divergence
-        return math.nan if self.drop is None else self.drop
+        return math.nan if self.drop is None else self.drop.most
 
 
 @dataclasses.dataclass
@@ -293,7 +294,7 @@ class Search:
         if trial.expected:
             parts.append(f"(sum of layers {trial.expected:.4g})")
         if trial.drop is not None:
-            parts.append(f"drop of the score {trial.drop:+.4f}")
+            parts.append(f"drop of the score {trial.drop}")
         if trial.seconds is not None:
             parts.append(f"{trial.seconds * 1e3:.3f} ms")
             first = self.trials[0]

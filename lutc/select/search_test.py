@@ -8,6 +8,7 @@ import pytest
 
 from lutc.build import Built
 from lutc.cost import LayerShape
+from lutc.drop import Drop
 from lutc.forms import FP32, INT8, Form, LayerChoice
 from lutc.progress import Progress
 from lutc.select.budget import Budget
@@ -36,6 +37,7 @@ class Machine:
         ratio: Measured over summed divergence.
         slow: Measured over predicted time, by form.
         score_of: What a layer costs of the score, by form, where that has nothing to do with its divergence.
+        unsure: How far above a drop its upper end is, in roots of it.
     """
 
     ratio: float = 1.0
@@ -43,6 +45,7 @@ class Machine:
     isa: str | None = "avx512"
     score_per_divergence: float | None = None
     score_of: dict | None = None
+    unsure: float = 0.0
     built: list = dataclasses.field(default_factory=list)
 
     def build(self, choices, path, rows):
@@ -58,8 +61,12 @@ class Machine:
 
     def drop(self, forms):
         if self.score_of is not None:
-            return sum(self.score_of[form] for form in forms.values())
-        return None if self.score_per_divergence is None else self.score_per_divergence * self.divergence(forms)
+            lost = sum(self.score_of[form] for form in forms.values())
+        elif self.score_per_divergence is not None:
+            lost = self.score_per_divergence * self.divergence(forms)
+        else:
+            return None
+        return Drop(lost, lost + self.unsure * lost**0.5)
 
     def _layer(self, form):
         return MICROSECONDS[form] * 1e-6 * self.slow.get(form, 1.0)
@@ -99,21 +106,26 @@ def test_a_divergence_is_kept_and_mostly_spent(ratio):
 @pytest.mark.parametrize("slope", [0.05, 0.4, 3.0])
 def test_a_drop_is_kept_and_used(slope):
     search, best = searched(Machine(1.3, score_per_divergence=slope), 0.02, "score")
-    assert best.drop <= 0.02 and best.predicted < search.trials[0].predicted
+    assert best.drop.most <= 0.02 and best.predicted < search.trials[0].predicted
     assert len(search.trials) <= 8
 
 
 @pytest.mark.parametrize("slope", [0.07, 0.2, 0.5])
 def test_most_of_a_drop_is_spent(slope):
     _, best = searched(Machine(1.3, score_per_divergence=slope), 0.02, "score")
-    assert 0.75 * 0.02 < best.drop <= 0.02
+    assert 0.75 * 0.02 < best.drop.mean <= 0.02
+
+
+def test_the_upper_end_of_a_drop_has_to_be_inside():
+    _, best = searched(Machine(1.3, score_per_divergence=0.2, unsure=0.06), 0.02, "score")
+    assert 0.75 * 0.02 < best.drop.most <= 0.02 and best.drop.mean < 0.85 * best.drop.most
 
 
 def test_all_layers_alike_are_tried_where_divergences_mislead_about_the_score():
     """V3 costs little of the score in any layer, V4 and V8 much, and half of the layers look as if it were not so."""
     costs = {FP32: 0.0, INT8: 0.0, V3: 1e-4, V4: 0.02, V8: 0.05}
     search, best = searched(Machine(score_of=costs), 0.01, "score", touchy=LAYERS[:3])
-    assert set(best.forms.values()) == {V3} and best.drop <= 0.01
+    assert set(best.forms.values()) == {V3} and best.drop.mean <= 0.01
     assert len(search.trials) <= 10
 
 
@@ -128,7 +140,7 @@ def test_learning_begins_beyond_the_budget_but_not_far():
     search, best = searched(Machine(1.3, score_per_divergence=0.3), 0.02, "score")
     bolder = search.bolder(best, 1.3)
     assert bolder is not None and bolder.predicted < best.predicted
-    assert 0.02 < bolder.drop <= 1.5 * 1.3 * 0.02
+    assert 0.02 < bolder.drop.mean <= 1.5 * 1.3 * 0.02
     assert search.bolder(best, 1.0001) is None  # nothing faster is that near
 
 

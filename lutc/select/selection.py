@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from lutc.build import Builder, Built
 from lutc.cost import CostModel, LayerShape, layer_shapes
 from lutc.cost.store import isa_of
 from lutc.divergence import Reference
+from lutc.drop import Scored
 from lutc.fit.checkpoint import Checkpoints, checkpoint_key
 from lutc.fit.parallel import available_threads
 from lutc.forms import FP32, Form, LayerChoice
@@ -82,8 +83,7 @@ def select(
     folder: Path,
     report: Mapping[str, Any],
     time_shape: Mapping[str, Sequence[int | None]],
-    score: Callable[[Any], float] | None = None,
-    original: float = 0.0,
+    scored: Scored | None = None,
     score_seconds: float = 0.0,
     resume: str | os.PathLike[str] | None = None,
     save_onnx: bool = False,
@@ -100,8 +100,7 @@ def select(
         folder: For artifacts.
         report: What every artifact says of itself beside its layers.
         time_shape: Input sizes by name for which time counts, see `time_shapes`.
-        score: Takes a session, returns a number.
-        original: Score of the original.
+        scored: The user's score of the original, if there is one.
         score_seconds: CPU time that it took.
         resume: Folder that measured candidates are kept in.
         save_onnx: Whether each artifact has its ONNX model beside it.
@@ -157,7 +156,7 @@ def select(
     del network
     table = table_of(points)
     original_outputs = _original_outputs(proto, samples.verify, threads)
-    meter = Meter(samples.verify, original_outputs, times, isa if runnable else None, score=score, original=original)
+    meter = Meter(samples.verify, original_outputs, times, isa if runnable else None, scored)
     final = open_source(samples.final)
 
     def build(choices: Sequence[LayerChoice], path: Path, rows: Mapping[str, Mapping[str, object]]) -> Built:
