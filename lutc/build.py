@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,6 @@ from lutc.progress import Progress
 from lutc.report import layer_rows
 from lutc.session import InferenceSession
 from lutc.write import write_artifact
-
-Refine = Callable[[FitResult], FitResult]
-"""What may improve a fit before its dense layers are quantised."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,11 +71,9 @@ class Builder:
         *,
         report: Mapping[str, Any],
         rows: Mapping[str, Mapping[str, Any]] | None = None,
-        refine: Refine | None = None,
         save_onnx: str | os.PathLike[str] | None = None,
-        **fitting: Any,
     ) -> Built:
-        """Makes one artifact.
+        """Fits the layers that take lookups and makes the artifact.
 
         Args:
             choices: Of the graph's layers.
@@ -86,18 +81,26 @@ class Builder:
             path: The artifact.
             report: What the artifact says of itself beside its layers.
             rows: More entries of the layers' rows, by layer name.
-            refine: Applied to the fit, if anything was fitted.
             save_onnx: Also write the compressed model as ONNX.
-            fitting: More arguments of `fit_model`.
         """
-        graph, results = self.graph, {}
-        if any(not choice.form.dense for choice in choices):
-            assert source is not None
-            fitted = self._fit(choices, source, fitting)
-            if refine is not None:
-                fitted = refine(fitted)
-            graph = fitted.model
-            results = {layer.name: dataclasses.asdict(layer) for layer in fitted.layers}
+        lookups = any(not choice.form.dense for choice in choices)
+        assert source is not None or not lookups
+        fitted = self.fit(choices, source) if source is not None and lookups else None
+        return self.finish(fitted, choices, path, report=report, rows=rows, save_onnx=save_onnx)
+
+    def finish(
+        self,
+        fitted: FitResult | None,
+        choices: Sequence[LayerChoice],
+        path: Path,
+        *,
+        report: Mapping[str, Any],
+        rows: Mapping[str, Mapping[str, Any]] | None = None,
+        save_onnx: str | os.PathLike[str] | None = None,
+    ) -> Built:
+        """Makes an artifact of a fit, or of the model itself where no layer takes lookups; arguments as of `build`."""
+        graph = self.graph if fitted is None else fitted.model
+        results = {layer.name: dataclasses.asdict(layer) for layer in fitted.layers} if fitted else {}
         layers = layer_rows(choices, results)
         for row in layers:
             row.update((rows or {}).get(row["name"], {}))
@@ -114,7 +117,8 @@ class Builder:
         )
         return Built(path, written, layers)
 
-    def _fit(self, choices: Sequence[LayerChoice], source: CalibrationSource, fitting: Mapping[str, Any]) -> FitResult:
+    def fit(self, choices: Sequence[LayerChoice], source: CalibrationSource, **fitting: Any) -> FitResult:
+        """The layers that take lookups, fitted; `fitting` are more arguments of `fit_model`."""
         if self.method == "lutnn":
             return fit_lutnn(self.graph, choices, source, seed=self.seed, threads=self.threads, progress=self.progress)
         return fit_model(

@@ -33,6 +33,7 @@ from lutc.inputs import needed_samples, requested_shapes
 from lutc.ir.opset import supported_ops
 from lutc.learn import check_learning
 from lutc.learn.refine import Refiner
+from lutc.learn.selected import SelectedLearning
 from lutc.load import check_supported, load_model
 from lutc.observe import CalibrationSource, open_source
 from lutc.pack import resolve_target
@@ -41,7 +42,6 @@ from lutc.report import dense_bytes, layer_rows
 from lutc.score import check_budget, missed
 from lutc.select import Budget, Selection, needs_selection, select
 from lutc.select.candidates import allowed_forms
-from lutc.session import InferenceSession
 
 METHODS = ("lutc", "lutnn")
 
@@ -180,10 +180,12 @@ def compile(
     if replaced and calib is None:
         raise UsageError(needed_samples(graph, replaced))
     source = open_source(calib) if replaced else None
-    refiner = _refiner(builder, choices, source, learn) if learn is not None and source is not None else None
-    built = builder.build(choices, source, destination, report=report, refine=refiner, save_onnx=save_onnx)
-    if refiner is not None:
+    fitted = builder.fit(choices, source) if source is not None else None
+    if learn is not None and fitted is not None and source is not None:
+        refiner = Refiner(builder, choices, source, learn)
+        fitted = refiner(fitted)
         report["learn"] = refiner.report
+    built = builder.finish(fitted, choices, destination, report=report, save_onnx=save_onnx)
     report = {**report, "layers": built.layers, "bytes": built.bytes, "target": isa, "lutc": __version__}
     if scorer is not None:
         report["score"] = check_budget(scorer, model, destination, report, max_drop)
@@ -266,9 +268,8 @@ def _select(
             learns=learn is not None,
         )
         if learn is not None:
-            selection, learned = _learned(
-                builder, selection, source, learn, budget, report, scored, save_onnx is not None
-            )
+            learning = SelectedLearning(builder, source, learn, budget, report, scored, save_onnx is not None)
+            selection, learned = learning.run(selection)
             report = {**report, **learned}
         built = selection.trial.built
         if save_onnx is not None:
@@ -280,66 +281,6 @@ def _select(
     if not selection.met:
         raise missed(budget, selection, destination, report)
     return report
-
-
-def _learned(
-    builder: Builder,
-    selection: Selection,
-    source: CalibrationSource,
-    minutes: float,
-    budget: Budget,
-    report: Mapping[str, Any],
-    scored: Scored | None,
-    save_onnx: bool,
-) -> tuple[Selection, dict[str, Any]]:
-    """The selection with what learning made of its forms, where that is better; and what to report of it.
-
-    A bolder one goes first: where learning brings it back into the budget, it is faster. Otherwise the selection stays
-    as it is.
-    """
-    if selection.met and selection.bolder is not None:
-        bolder, learned = _learned(builder, selection.bolder, source, minutes, budget, report, scored, save_onnx)
-        if bolder.met:
-            return bolder, learned
-        builder.progress.note(
-            f"learn: {minutes:g} minutes did not bring the faster draft into the budget ({bolder.loss:.4g} lost): "
-            "the selection is kept as it was"
-        )
-        return selection, {name: {**what, "kept": False} for name, what in learned.items()}
-    trial = selection.trial
-    if all(choice.form.dense for choice in trial.choices):
-        builder.progress.note("learn: no layer has lookups, there is nothing to learn")
-        return selection, {}
-    refiner = _refiner(builder, trial.choices, source, minutes)
-    path = trial.built.path.with_name("learned.lut")
-    built = builder.build(
-        trial.choices, selection.source, path, report=report, rows=selection.rows, refine=refiner,
-        save_onnx=path.with_suffix(".onnx") if save_onnx else None, budget=1 << 62,
-    )  # fmt: skip
-    if refiner.report["kept"]:
-        drop, met, loss = trial.drop, selection.met, selection.loss
-        if scored is not None:
-            drop = scored.drop(InferenceSession(path))
-            if budget.metric == "score":
-                met, loss = budget.holds(drop.most), drop.most
-        trial = dataclasses.replace(trial, built=built, drop=drop)
-        selection = dataclasses.replace(selection, trial=trial, met=met, loss=loss)
-    return selection, {"learn": refiner.report}
-
-
-def _refiner(builder: Builder, choices: Sequence[LayerChoice], source: CalibrationSource, minutes: float) -> Refiner:
-    return Refiner(
-        builder.graph,
-        choices,
-        source,
-        minutes,
-        method=builder.method,
-        size=builder.size,
-        seed=builder.seed,
-        threads=builder.threads,
-        progress=builder.progress,
-        checkpoint_dir=builder.checkpoints,
-    )
 
 
 def _selected_report(report: Mapping[str, Any], selection: Selection) -> dict[str, Any]:

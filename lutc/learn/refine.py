@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import onnx_ir as ir
-
+from lutc.build import Builder
 from lutc.fit import FitResult
 from lutc.forms import INT8, LayerChoice
 from lutc.learn import learn_model
@@ -17,32 +16,20 @@ from lutc.observe import CalibrationSource
 
 @dataclasses.dataclass
 class Refiner:
-    """Learns what a fit made; calling it is a step of `lutc.build.Builder`.
+    """Learns what `Builder.fit` made, before `Builder.finish`.
 
     Attributes:
-        original: The canonical model.
+        builder: Of the model's artifacts: says which model, method, tables, seed, threads and checkpoints.
         choices: What its layers became: int8 ones are simulated.
         source: Unlabelled samples.
         minutes: To spend.
-        method: "lutc" or "lutnn".
-        size: How tables are stored, see `lutc.fit.factored`.
-        seed: Of the minibatches.
-        threads: CPU threads; None: PyTorch's choice.
-        progress: Receives progress.
-        checkpoint_dir: Folder of checkpoints, if any.
         report: What the last call did, JSON-serialisable.
     """
 
-    original: ir.Model
+    builder: Builder
     choices: Sequence[LayerChoice]
     source: CalibrationSource
     minutes: float
-    method: str = "lutc"
-    size: str = "fast"
-    seed: int = 0
-    threads: int | None = None
-    progress: Callable[[str, int, int, str], Any] | None = None
-    checkpoint_dir: str | os.PathLike[str] | None = None
     report: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __call__(self, fitted: FitResult) -> FitResult:
@@ -52,17 +39,17 @@ class Refiner:
             SystemExit: In all processes of torchrun but the first, which alone goes on to write the artifact.
         """
         result = learn_model(
-            self.original,
+            self.builder.graph,
             fitted,
             self.source,
             minutes=self.minutes,
-            method=self.method,
-            size=self.size,
+            method=self.builder.method,
+            size=self.builder.size,
             integer=[str(choice.node.outputs[0].name) for choice in self.choices if choice.form == INT8],
-            seed=self.seed,
-            threads=self.threads,
-            progress=self.progress,
-            checkpoint_dir=self.checkpoint_dir,
+            seed=self.builder.seed,
+            threads=self.builder.threads,
+            progress=self.builder.progress,
+            checkpoint_dir=self.builder.checkpoints,
         )
         if int(os.environ.get("RANK", "0")) > 0:
             raise SystemExit(0)

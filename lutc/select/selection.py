@@ -38,7 +38,7 @@ from lutc.select.search import Search, Trial
 _FITTED = 256
 """Samples that candidates are fitted to at most, where these give rows enough."""
 
-_LEARNED = 1.3
+_LEARNED = 2.0
 """Learning starts from a model that loses up to this many times what the budget allows, if a faster one does."""
 
 _HOPELESS = 1.0
@@ -56,6 +56,7 @@ class Selection:
         rows: Measured entries of the layers' rows, by layer name.
         report: `report["selection"]`.
         source: The samples that it was fitted to.
+        int8: The artifact with all layers in int8.
         bolder: Where learning is to follow, a faster one that loses too much as yet.
     """
 
@@ -65,6 +66,7 @@ class Selection:
     rows: Mapping[str, Mapping[str, Any]]
     report: dict[str, Any]
     source: CalibrationSource
+    int8: Trial
     bolder: Selection | None = None
 
 
@@ -173,7 +175,7 @@ def select(
     def selection(trial: Trial, bolder: Selection | None = None) -> Selection:
         loss = trial.loss(budget)
         rows, told = measured_rows(search, trial), selection_report(search, trial, times, shapes)
-        return Selection(trial, budget.holds(loss), loss, rows, told, final, bolder)
+        return Selection(trial, budget.holds(loss), loss, rows, told, final, search.trials[0], bolder)
 
     return selection(best, selection(bolder) if bolder else None)
 
