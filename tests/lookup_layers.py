@@ -34,14 +34,20 @@ class Layer:
         tensors = [self.offset, self.inv_scale, self.groups, self.directions, self.code_bias, self.gain_mul]
         return [*tensors, *self.project]
 
+    @property
+    def entry_limit(self) -> int:
+        """What a session finds out and tells the steps: how far the table's entries reach."""
+        return next(limit for limit in (31, 63, 127) if (np.abs(self.table.astype(int)) <= limit).all())
+
     def encode_attrs(self, axis: int) -> dict:
-        attrs = {"gain_limit": self.gain_limit, "axis": axis}
+        attrs = {"gain_limit": self.gain_limit, "axis": axis, "entry_limit": self.entry_limit}
         return attrs | ({"blocks": self.blocks} if self.blocks else {})
 
     def table_attrs(self, layout: str) -> dict:
         c, k = self.directions.shape[:2]
         return {
             "gain_limit": self.gain_limit,
+            "entry_limit": self.entry_limit,
             "codebooks": c,
             "entries": k,
             "outputs": len(self.scale),
@@ -84,13 +90,13 @@ def make_layer(rng, d, sizes, k, n, gain_limit, *, extreme=False, shuffle=False,
     )
 
 
-def layer_with_gains(gains, n, gain_limit, k=16):
-    """A layer and rows x [M, C] that encode to exactly these gains [M, C]; every entry is 127 or -127 by column."""
+def layer_with_gains(gains, n, gain_limit, k=16, entry=127):
+    """A layer and rows x [M, C] that encode to just these gains [M, C]; entries are `entry`, or -`entry`, by column."""
     c = gains.shape[1]
     layer = make_layer(np.random.default_rng(0), c, [1] * c, k, n, gain_limit)
     layer.offset[:], layer.inv_scale[:] = 0, 1
     layer.directions[:], layer.gain_mul[:] = 1, 1
-    layer.table[:] = np.where(np.arange(n) % 2, 127, -127)
+    layer.table[:] = np.where(np.arange(n) % 2, entry, -entry)
     assert np.array_equal(reference_encode(layer, gains.astype(np.float32))[1], gains)
     return layer, gains.astype(np.float32)
 

@@ -6,6 +6,7 @@
 
 #include "core/active_runs.h"
 #include "core/json.h"
+#include "core/link_entries.h"
 #include "core/link_features.h"
 #include "core/link_maxima.h"
 #include "core/machine.h"
@@ -90,6 +91,7 @@ Result<std::unique_ptr<Session>> Session::build(std::unique_ptr<Artifact> artifa
                                      session->options_.memory_limit);
   if (!tables.is_ok()) return tables.status();
   session->tables_ = std::move(tables.value());
+  link_entries(&session->plan_, session->tables_.get(), session->kernels_->isa);
   LUTC_RETURN_IF_ERROR(session->build_steps());
   return session;
 }

@@ -95,6 +95,7 @@ Status EncodePlan::prepare(const EncodeSource& s, DirectionForm form) {
   view_.codebooks = s.codebooks;
   view_.entries = static_cast<int>(s.entries);
   view_.gain_limit = static_cast<int>(s.gain_limit);
+  view_.entry_limit = static_cast<int>(s.entry_limit);
   // Padded to whole vectors, so that kernels may load past the last feature.
   const auto padded = [](const float* x, int64_t n) {
     std::vector<float> copy(x, x + n);

@@ -16,6 +16,7 @@ struct EncodeSource {
   int64_t width = 0;      ///< V
   int64_t entries = 0;    ///< K
   int64_t gain_limit = 0;
+  int64_t entry_limit = kLargestEntry;
   const float* offset = nullptr;
   const float* inv_scale = nullptr;
   const int32_t* groups = nullptr;

@@ -117,6 +117,23 @@ int64_t group_bytes(TableLayout layout, const TableShape& s) {
   return (s.codebooks + unit - 1) / unit * layout_cell(layout, s.entries) * (s.outputs / s.groups) * s.taps;
 }
 
+int entry_limit(TableLayout layout, const uint8_t* table, uint64_t bytes) {
+  constexpr uint64_t kPiece = 4096;
+  const bool is_signed = layout == TableLayout::kCkn || layout == TableLayout::kRows;
+  const uint8_t flip = is_signed ? kEntryOffset : 0;  // to bytes as the other layouts hold them
+  uint8_t low = kEntryOffset, high = kEntryOffset;
+  int most = 0;
+  for (uint64_t i = 0; i < bytes && most <= 63;) {
+    for (const uint64_t end = std::min(i + kPiece, bytes); i < end; ++i) {
+      const uint8_t entry = table[i] ^ flip;
+      low = std::min(low, entry);
+      high = std::max(high, entry);
+    }
+    most = std::max(high - kEntryOffset, kEntryOffset - low);
+  }
+  return most <= 31 ? 31 : most <= 63 ? 63 : 127;
+}
+
 void pack_table(TableLayout layout, const TableShape& shape, const int8_t* canonical, uint8_t* packed) {
   uint64_t bytes = 0;
   if (!table_bytes(layout, shape, &bytes)) return;

@@ -47,6 +47,10 @@ int64_t layout_cell(TableLayout layout, int64_t entries);
 /// Bytes from the table of one convolution group to the next. The shape has passed table_bytes().
 int64_t group_bytes(TableLayout layout, const TableShape& shape);
 
+/// Bound of a table's entries, 31, 63 or 127: the least that no magnitude of them passes. Most tables are read no
+/// further than their first kilobytes.
+int entry_limit(TableLayout layout, const uint8_t* table, uint64_t bytes);
+
 /// Canonical table -> layout and back. Buffers hold table_bytes() bytes; the shape has passed table_bytes().
 void pack_table(TableLayout layout, const TableShape& shape, const int8_t* canonical, uint8_t* packed);
 void unpack_table(TableLayout layout, const TableShape& shape, const uint8_t* packed, int8_t* canonical);

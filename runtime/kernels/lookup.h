@@ -24,6 +24,8 @@ enum class DirectionForm { kBytes, kPairs, kQuads };
 
 constexpr uint8_t kPairSlot = 16;
 
+constexpr int kLargestEntry = 127;  ///< of any table
+
 /// Lanes of a row that are loaded, quantised and packed together: the features of four slots of bytes or eight of
 /// pairs.
 struct SlotRun {
@@ -46,6 +48,7 @@ struct EncodeView {
   int64_t codebooks = 0;             ///< C
   int entries = 0;                   ///< K
   int gain_limit = 0;                ///< G, 0 in the plain form
+  int entry_limit = kLargestEntry;   ///< largest magnitude of an entry that the codes will look up, at least 31
   int64_t slots = 0;                 ///< all codebooks together
   bool has_offset = false;           ///< some offset is nonzero
   const float* offset = nullptr;     ///< [D]
@@ -111,6 +114,7 @@ struct LookupBlock {
                                     ///< [window][position], minus 128 times the window's gains
   int64_t start_panel_step = 0;
   int64_t start_window_step = 0;  ///< avx2
+  int64_t window_units = 0;       ///< avx2: LookupKernels::window_units of the codes
   bool of_rows = false;           ///< codes and gains of rows (lut_linear), as the encode of rows lays them out
   const int64_t* taps = nullptr;  ///< [tap_count] displacement in positions
   int64_t tap_count = 0;
@@ -177,10 +181,11 @@ struct LookupKernels {
   int block_panels;   ///< most panels of a LookupBlock
   int block_columns;  ///< most columns of a LookupBlock, and the width of the layout's column blocks
   int gather_rows;    ///< up to this many rows gather_row() is faster than lookup() (measured)
-  /// Bytes of starts in front of a panel's units: one vector of panel_rows positions, or one a window.
-  int64_t (*start_bytes)(int64_t units, int gain_limit);
-  /// Codebook units that share one starts vector (avx2's 16-bit windows); the others return units.
-  int64_t (*window_units)(int64_t units, int gain_limit);
+  /// Bytes of starts in front of a panel's units: one vector of panel_rows positions, or one a window. reach: largest
+  /// magnitude of a gain * entry, 0 in the plain form.
+  int64_t (*start_bytes)(int64_t units, int reach);
+  /// Codebook units that share one starts vector, at least (avx2's 16-bit windows); the others return units.
+  int64_t (*window_units)(int64_t units, int reach);
   /// Bytes of scratch one encode() call needs, 64-byte aligned.
   size_t (*encode_scratch)(const EncodeView& view);
   /// Encodes up to encode_panels panels of rows, panel_bytes apart, 64-byte aligned.

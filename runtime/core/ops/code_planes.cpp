@@ -93,7 +93,7 @@ void CodePlanes::init(const CodesGeometry& stored, const kernels::TableShape& sh
   const kernels::LookupKernels* k = stored.kernels;
   stored_ = stored;
   // The plain form runs as gains of 0 (padding) and 1.
-  group_ = CodesGeometry(k, shape.codebooks, std::max<int64_t>(stored.gain_limit, 1));
+  group_ = CodesGeometry(k, shape.codebooks, std::max<int64_t>(stored.gain_limit, 1), stored.entry_limit);
   window_ = std::move(window);
   groups_ = shape.groups;
   entries_ = shape.entries;
@@ -107,7 +107,7 @@ void CodePlanes::init(const CodesGeometry& stored, const kernels::TableShape& sh
 void CodePlanes::list_streams() {
   const kernels::LookupKernels* k = stored_.kernels;
   const CodesGeometry& panels = groups_ == 1 ? stored_ : group_;
-  const int64_t windows = k->window_units(group_.units, static_cast<int>(limit()));
+  const int64_t windows = group_.window_units;
   for (int64_t u = 0; u < group_.units; ++u) {
     const int64_t unit = panels.start_bytes + u * panels.unit_bytes();
     for (int64_t h = 0; h < k->code_planes; ++h)
@@ -322,7 +322,7 @@ void CodePlanes::fill_bordered(const CodeExtent& e, const Stream& s, const uint8
 void CodePlanes::regroup(const CodeExtent& e, const uint8_t* panels, int64_t group, uint8_t* regrouped) const {
   const kernels::LookupKernels* k = group_.kernels;
   const int64_t unit = k->unit, rows = k->panel_rows, pixels = e.height * e.width;
-  const int64_t window = k->window_units(group_.units, static_cast<int>(limit()));
+  const int64_t window = group_.window_units;
   for (int64_t pixel = 0; pixel < group_.panels(pixels) * rows; ++pixel) {
     const uint8_t* panel = panels + pixel / rows * stored_.panel_bytes;
     uint8_t* out = regrouped + pixel / rows * group_.panel_bytes;

@@ -6,10 +6,13 @@
 
 namespace lutc::ops {
 
-CodesGeometry::CodesGeometry(const kernels::LookupKernels* k, int64_t codebooks_in, int64_t gain_limit_in)
-    : kernels(k), codebooks(codebooks_in), gain_limit(gain_limit_in) {
+CodesGeometry::CodesGeometry(const kernels::LookupKernels* k, int64_t codebooks_in, int64_t gain_limit_in,
+                             int64_t entry_limit_in)
+    : kernels(k), codebooks(codebooks_in), gain_limit(gain_limit_in), entry_limit(entry_limit_in) {
+  const int reach = static_cast<int>(gain_limit * entry_limit);
   units = (codebooks + k->unit - 1) / k->unit;
-  start_bytes = k->start_bytes(units, static_cast<int>(gain_limit));
+  window_units = k->window_units(units, reach);
+  start_bytes = k->start_bytes(units, reach);
   code_unit_bytes = int64_t{1} * k->panel_rows * k->code_planes * k->code_bytes;
   gain_unit_bytes = gain_limit > 0 ? int64_t{1} * k->panel_rows * k->gain_bytes : 0;
   panel_bytes = start_bytes + units * unit_bytes();
@@ -47,6 +50,7 @@ Status LutConsumer::init_common(const BuildContext& build) {
   if (entries_ != 4 && entries_ != 8 && entries_ != 16) return invalid("entries must be 4, 8 or 16");
   if (outputs_ < 1) return invalid("outputs must be positive");
   if (gain_limit_ < 0 || gain_limit_ > 127) return invalid("gain_limit must be in 0 .. 127");
+  entry_limit_ = entry_limit(def_);
   const std::string activation = def_.attrs.get_string("activation", "none");
   const char* const names[] = {"none", "relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid"};
   int found = -1;
@@ -136,14 +140,15 @@ Status LutConsumer::need_table() const {
 }
 
 Status LutConsumer::check_codes(const TensorView& codes, int64_t images, int64_t rows) const {
-  const CodesGeometry geometry(kernels_, codebooks_, gain_limit_);
+  const CodesGeometry geometry(kernels_, codebooks_, gain_limit_, entry_limit_);
   int64_t bytes = 0;
   if (!geometry.bytes(images, rows, &bytes) || bytes > static_cast<int64_t>(codes.bytes()))
     return invalid("the codes value is too small for this layer");
   CodesHeader header;
   std::memcpy(&header, codes.data, sizeof(header));
   if (header.magic != CodesHeader::kMagic || header.codebooks != codebooks_ || header.entries != entries_ ||
-      header.gain_limit != gain_limit_ || header.images != images || header.rows != rows)
+      header.gain_limit != gain_limit_ || header.entry_limit != entry_limit_ || header.images != images ||
+      header.rows != rows)
     return invalid("the codes come from no lut_encode step with the same codebooks, entries and gain_limit");
   return Status::ok();
 }

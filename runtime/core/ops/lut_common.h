@@ -22,7 +22,8 @@ struct CodesHeader {
   int64_t images = 0;      ///< 1 for rows
   int64_t rows = 0;        ///< rows, or pixels of an image
   int64_t has_offset = 0;  ///< zeros are not encoded as zeros, so padding would be wrong
-  int64_t of_rows = 0;     ///< encoded along the last axis: kernels may lay out such panels for lut_linear alone
+  int32_t of_rows = 0;     ///< encoded along the last axis: kernels may lay out such panels for lut_linear alone
+  int32_t entry_limit = 0;
 };
 static_assert(sizeof(CodesHeader) == 64);
 
@@ -31,14 +32,16 @@ struct CodesGeometry {
   const kernels::LookupKernels* kernels = nullptr;
   int64_t codebooks = 0;
   int64_t gain_limit = 0;
+  int64_t entry_limit = kernels::kLargestEntry;
   int64_t units = 0;
+  int64_t window_units = 0;
   int64_t start_bytes = 0;      ///< in front of a panel
   int64_t code_unit_bytes = 0;  ///< codes of a unit
   int64_t gain_unit_bytes = 0;  ///< gains of a unit, 0 in the plain form
   int64_t panel_bytes = 0;
 
   CodesGeometry() = default;
-  CodesGeometry(const kernels::LookupKernels* k, int64_t codebooks, int64_t gain_limit);
+  CodesGeometry(const kernels::LookupKernels* k, int64_t codebooks, int64_t gain_limit, int64_t entry_limit);
   int64_t unit_bytes() const { return code_unit_bytes + gain_unit_bytes; }
   int64_t panels(int64_t rows) const { return (rows + kernels->panel_rows - 1) / kernels->panel_rows; }
   /// Header and panels; false on overflow.
@@ -51,6 +54,11 @@ struct CodesGeometry {
 /// (link_features.h).
 inline bool by_features(const StepDef& def, const kernels::LookupKernels& kernels, int64_t rows) {
   return rows > kernels.gather_rows && rows >= kernels.panel_rows && def.attrs.get_int("by_features", 0) == 1;
+}
+
+/// Bound of the entries of all tables that are looked up with the same codes (link_entries.h).
+inline int64_t entry_limit(const StepDef& def) {
+  return std::clamp<int64_t>(def.attrs.get_int("entry_limit", kernels::kLargestEntry), 31, kernels::kLargestEntry);
 }
 
 /// The part that lut_linear and lut_conv share: attributes, table, scale, bias and activation.
@@ -74,7 +82,7 @@ class LutConsumer : public OpBase {
 
   const kernels::LookupKernels* kernels_ = nullptr;
   const kernels::VectorKernels* vector_ = nullptr;
-  int64_t codebooks_ = 0, entries_ = 0, outputs_ = 0, gain_limit_ = 0;
+  int64_t codebooks_ = 0, entries_ = 0, outputs_ = 0, gain_limit_ = 0, entry_limit_ = kernels::kLargestEntry;
   kernels::Activation activation_ = kernels::Activation::kNone;
   kernels::TableShape shape_;
   kernels::TableLayout layout_ = kernels::TableLayout::kCkn;  ///< of table_

@@ -39,7 +39,7 @@ class LutConv final : public LutConsumer {
     if (shape_.codebooks * shape_.taps * std::max<int64_t>(gain_limit_, 1) * 127 >= (int64_t{1} << 31))
       return step_error(def_, ErrorCode::kCorrupt, "codebooks / group * taps * gain_limit * 127 must stay below 2^31");
     LUTC_RETURN_IF_ERROR(init_table(build));
-    planes_.init(CodesGeometry(kernels_, codebooks_, gain_limit_), shape_, std::move(window));
+    planes_.init(CodesGeometry(kernels_, codebooks_, gain_limit_, entry_limit_), shape_, std::move(window));
     return Status::ok();
   }
 
@@ -81,7 +81,7 @@ class LutConv final : public LutConsumer {
     job.y = ctx.output(0).as_mut<float>();
     uint8_t* scratch = static_cast<uint8_t*>(ctx.scratch());
     const int64_t per_worker = scratch_bytes(e);
-    const CodesGeometry stored(kernels_, codebooks_, gain_limit_);
+    const CodesGeometry stored(kernels_, codebooks_, gain_limit_, entry_limit_);
     const auto spread = [&](int64_t image, int64_t g, uint8_t* mine) {
       return planes_.spread(e, job.codes + image * stored.panels(e.height * e.width) * stored.panel_bytes, g,
                             mine + acc_bytes(e));
@@ -172,6 +172,7 @@ class LutConv final : public LutConsumer {
     b.gain_unit_step = planes_.gain_unit_step(e);
     b.start_panel_step = int64_t{1} * kernels_->panel_rows * kernels_->start_element;
     b.start_window_step = e.length * kernels_->start_element;
+    b.window_units = planes_.group().window_units;
     b.taps = p.taps;
     b.tap_count = shape_.taps;
     b.steps = p.steps;

@@ -37,6 +37,7 @@ class LutEncode final : public OpBase {
     if (shape(5) != Shape{s.codebooks, s.entries}) return invalid("code_bias must be [C, K]");
     if (shape(6) != Shape{s.codebooks}) return invalid("gain_mul must be [C]");
     s.gain_limit = def_.attrs.get_int("gain_limit", -1);
+    s.entry_limit = entry_limit(def_);
     s.offset = data<float>(1);
     s.inv_scale = data<float>(2);
     s.groups = data<int32_t>(3);
@@ -62,7 +63,7 @@ class LutEncode final : public OpBase {
     }
     const Status status = plan_.prepare(s, kernels_->direction_form);
     if (!status.is_ok()) return step_error(def_, status.code(), status.message());
-    geometry_ = CodesGeometry(kernels_, s.codebooks, s.gain_limit);
+    geometry_ = CodesGeometry(kernels_, s.codebooks, s.gain_limit, s.entry_limit);
     inputs_ = s.inputs > 0 ? s.inputs : s.features;
     scratch_ = (kernels_->encode_scratch(plan_.view()) + 63) / 64 * 64;
     return Status::ok();
@@ -102,6 +103,7 @@ class LutEncode final : public OpBase {
     header.gain_limit = geometry_.gain_limit;
     header.has_offset = plan_.view().has_offset || plan_.view().has_proj_offset;
     header.of_rows = channels_ ? 0 : 1;
+    header.entry_limit = static_cast<int32_t>(geometry_.entry_limit);
     header.images = images;
     header.rows = rows;
     std::memcpy(out.data, &header, sizeof(header));

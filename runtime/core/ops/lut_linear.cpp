@@ -30,7 +30,7 @@ class LutLinear final : public LutConsumer {
     if (codebooks_ * std::max<int64_t>(gain_limit_, 1) * 127 >= (int64_t{1} << 31))
       return step_error(def_, ErrorCode::kCorrupt, "codebooks * gain_limit * 127 must stay below 2^31");
     LUTC_RETURN_IF_ERROR(init_table(build));
-    geometry_ = CodesGeometry(kernels_, codebooks_, gain_limit_);
+    geometry_ = CodesGeometry(kernels_, codebooks_, gain_limit_, entry_limit_);
     tile_rows_ = kernels_->block_panels * kernels_->panel_rows;
     const int64_t tile_codes = kernels_->block_panels * geometry_.panel_bytes;
     many_panels_ = kernels_->many_panels && build.table_bytes < kCachedTables;
@@ -126,6 +126,7 @@ class LutLinear final : public LutConsumer {
     b.gain_unit_step = geometry_.unit_bytes();
     b.start_panel_step = geometry_.panel_bytes;
     b.start_window_step = 2 * kernels_->panel_rows;
+    b.window_units = geometry_.window_units;
     b.of_rows = true;
     b.taps = &tap;
     b.tap_count = 1;

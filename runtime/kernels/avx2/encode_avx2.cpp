@@ -28,6 +28,8 @@ template <bool kGain>
 constexpr int64_t kUnitBytes = kGain ? 4 * kRows : 2 * kRows;
 
 int64_t unit_count(const EncodeView& e) { return (e.codebooks + 1) / 2; }
+/// Units of the shortest windows.
+int64_t least_window(const EncodeView& e) { return window_units_avx2(int64_t{1} * e.gain_limit * e.entry_limit); }
 int64_t start_bytes(const EncodeView& e, int64_t window) {
   return e.gain_limit > 0 ? (unit_count(e) + window - 1) / window * 2 * kRows : 0;
 }
@@ -303,7 +305,7 @@ __attribute__((noinline)) void score(const EncodeView& e, const __m256i* slots, 
   const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
   const __m256i code_order = kOfRows ? _mm256_setr_epi32(0, 4, 2, 6, 1, 5, 3, 7) : in_order;
   const uint8_t* directions = e.directions;
-  uint8_t* units = panel + start_bytes(e, window_units_avx2(e.gain_limit));
+  uint8_t* units = panel + start_bytes(e, least_window(e));
   for (int64_t c = 0; c < e.codebooks; c += kBatch, units += kBatch * kUnitBytes<kGain> / 2) {
     const int count = static_cast<int>(lesser(kBatch, e.codebooks - c));
     ShortEntries entries[kBatch];
@@ -343,8 +345,8 @@ LUTC_INLINE __m256i magnitudes(const uint8_t* gains) {
   return _mm256_maddubs_epi16(_mm256_abs_epi8(load(gains)), _mm256_set1_epi8(1));
 }
 
-/// No window of so many units has more gains than fit.
-bool window_fits(const __m256i* sums, int64_t units, int64_t window) {
+/// No window of so many units has a larger sum of magnitudes of gains.
+bool window_fits(const __m256i* sums, int64_t units, int64_t window, int64_t largest) {
   __m256i most = _mm256_setzero_si256();
   for (int64_t u = 0; u < units;) {
     const int64_t end = lesser(u + window, units);
@@ -355,12 +357,12 @@ bool window_fits(const __m256i* sums, int64_t units, int64_t window) {
     }
     most = _mm256_max_epi16(most, _mm256_max_epi16(low, high));
   }
-  return _mm256_movemask_epi8(_mm256_cmpgt_epi16(most, _mm256_set1_epi16(kWindowGains))) == 0;
+  return _mm256_movemask_epi8(_mm256_cmpgt_epi16(most, _mm256_set1_epi16(static_cast<int16_t>(largest)))) == 0;
 }
 
 /// Units of the longest windows that the gains of a panel of rows allow. Memory: two vectors a unit.
 int64_t longest_window(const EncodeView& e, const uint8_t* gains, __m256i* sums) {
-  const int64_t units = unit_count(e), least = window_units_avx2(e.gain_limit);
+  const int64_t units = unit_count(e), least = least_window(e);
   for (int64_t u = 0; u < units; ++u) {
     sums[2 * u] = magnitudes(gains + u * 4 * kRows);
     sums[2 * u + 1] = magnitudes(gains + u * 4 * kRows + kRows);
@@ -368,7 +370,7 @@ int64_t longest_window(const EncodeView& e, const uint8_t* gains, __m256i* sums)
   int64_t window = least;
   while (window < units && window - least < kMostAddedUnits) {
     const int64_t longer = lesser(window + (window + 3) / 4, least + kMostAddedUnits);
-    if (!window_fits(sums, units, longer)) break;
+    if (!window_fits(sums, units, longer, kWindowSum / e.entry_limit)) break;
     window = longer;
   }
   return window;
@@ -406,7 +408,7 @@ void even_starts(uint8_t* starts, int64_t windows) {
 /// The windows of a panel. Convolutions gather those of pixels from many panels; a single row may be a pixel. Memory:
 /// two vectors a unit.
 void make_windows(const EncodeView& e, bool of_rows, uint8_t* panel, __m256i* memory) {
-  const int64_t units = unit_count(e), least = window_units_avx2(e.gain_limit);
+  const int64_t units = unit_count(e), least = least_window(e);
   uint8_t* codes = panel + start_bytes(e, least);
   const uint8_t* gains = codes + 2 * kRows;
   const int64_t window = of_rows ? longest_window(e, gains, memory) : least;
@@ -416,9 +418,8 @@ void make_windows(const EncodeView& e, bool of_rows, uint8_t* panel, __m256i* me
 }
 
 void encode_row_by_row(const EncodeView& e, const EncodeInput& in, bool of_rows, uint8_t* panel, const Scratch& s) {
-  const int64_t window = window_units_avx2(e.gain_limit);
   const int64_t unit_bytes = e.gain_limit > 0 ? kUnitBytes<true> : kUnitBytes<false>;
-  uint8_t* units = panel + start_bytes(e, window);
+  uint8_t* units = panel + start_bytes(e, least_window(e));
   std::memset(units, 0, static_cast<size_t>(unit_count(e) * unit_bytes));
   for (int64_t r = 0; r < in.rows; ++r) {
     quantise_rows(in.x + r * in.row_stride, in.row_stride, 1, e.features, e.has_offset ? e.offset : nullptr,

@@ -62,11 +62,11 @@ LUTC_INLINE void flush_split(int32_t* acc, __m256i low, __m256i high, bool first
 }
 
 /// One panel times kN columns. At the end of a window the high bytes of its sums move to sums of their own; the low
-/// bytes stay, for which windows leave room (kWindowGains). kWide: gains above 64, for which two products may not be
+/// bytes stay, for which windows leave room (kWindowSum). kWide: gains above 64, for which two products may not be
 /// added before they are 16-bit sums.
 template <int kN, bool kWide, bool kOfRows>
 void gain_block(const LookupBlock& b) {
-  const int64_t window = window_units_avx2(b.gain_limit) + added_units(b.codes + b.taps[0]);
+  const int64_t window = b.window_units + added_units(b.codes + b.taps[0]);
   const uint8_t* table = b.table;
   const uint8_t* ahead = b.prefetch;
   const __m256i low_byte = _mm256_set1_epi16(255);
@@ -156,7 +156,7 @@ void gain_rows(const LookupBlock& b) {
   w.starts = b.starts;
   w.ahead = b.prefetch_lines > 0 ? b.prefetch : b.table;
   w.ahead_step = b.prefetch_lines > 0 ? 64 : 0;
-  w.window = window_units_avx2(b.gain_limit) + added_units(b.codes);
+  w.window = b.window_units + added_units(b.codes);
   if (b.prefetch_lines > 1) prefetch(b.prefetch + 64 * b.units, (b.prefetch_lines - 1) * static_cast<int>(b.units));
   for (int64_t u = 0; u < b.units; u += w.units) {
     w.units = kHighWindows * w.window < b.units - u ? kHighWindows * w.window : b.units - u;
@@ -365,11 +365,11 @@ const LookupKernels kLookupAvx2 = {
     /*block_panels=*/2,
     kColumns,
     /*gather_rows=*/14,
-    [](int64_t units, int gain_limit) -> int64_t {
-      const int64_t window = window_units_avx2(gain_limit);
-      return gain_limit > 0 ? (units + window - 1) / window * 2 * kRows : 0;
+    [](int64_t units, int reach) -> int64_t {
+      const int64_t window = window_units_avx2(reach);
+      return reach > 0 ? (units + window - 1) / window * 2 * kRows : 0;
     },
-    [](int64_t, int gain_limit) -> int64_t { return window_units_avx2(gain_limit); },
+    [](int64_t, int reach) -> int64_t { return window_units_avx2(reach); },
     encode_scratch_avx2,
     encode_avx2,
     lookup,

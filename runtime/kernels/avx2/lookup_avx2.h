@@ -19,13 +19,13 @@ void encode_avx2(const EncodeView& view, const EncodeInput& input, uint8_t* pane
 
 namespace {
 
-/// Most magnitudes of gains in a window, whose sum of gain * entry (-127 .. 127) must leave room in an int16 for the
-/// low byte of the windows before it and for what its start gives to or takes from another (even_starts()).
-constexpr int kWindowGains = (32767 - 255 - 128) / 127;
+/// Largest magnitude of a window's sum of gain * entry: it must leave room in an int16 for the low byte of the windows
+/// before it and for what its start gives to or takes from another (even_starts()).
+constexpr int64_t kWindowSum = 32767 - 255 - 128;
 
-/// Units of two codebooks that make a window whatever their gains.
-constexpr int64_t window_units_avx2(int64_t gain_limit) {
-  const int64_t units = kWindowGains / (2 * (gain_limit < 1 ? 1 : gain_limit));
+/// Units of two codebooks that make a window whatever their gains; reach: largest magnitude of a gain * entry.
+constexpr int64_t window_units_avx2(int64_t reach) {
+  const int64_t units = kWindowSum / (2 * (reach < 1 ? 1 : reach));
   return units < 1 ? 1 : units;
 }
 
