@@ -33,8 +33,8 @@ from lutc._runtime import kernels
 from lutc.evaluate import load_callable
 from lutc.fit.native import lookup_on
 from lutc.ir import lookup
-from lutc.ir.expand import TableFactors, expanded
-from lutc.ir.graph import OPSET
+from lutc.ir.expand import with_tables
+from lutc.ir.graph import LUTC_DOMAIN, OPSET, is_op, producer
 from lutc.ir.parameters import ConvParameters, LookupParameters, ProjectParameters
 from lutc.session import InferenceSession
 
@@ -58,46 +58,18 @@ class Layer:
     projection: ProjectParameters | None
 
 
-def _arrays(node: ir.Node, first: int = 1) -> list[NDArray[Any]]:
-    return [_array(value) for value in node.inputs[first:] if value is not None]
-
-
-def _array(value: ir.Value) -> NDArray[Any]:
-    """A constant, or a table made from its factors."""
-    maker = value.producer()
-    if maker is not None:
-        group = maker.attributes["group"].as_int() if "group" in maker.attributes else 1
-        return expanded(TableFactors(*_arrays(maker, first=0), group=group))
-    assert value.const_value is not None
-    return value.const_value.numpy()
-
-
 def lookup_layers(model: ir.Model) -> list[Layer]:
-    """Every LutLinear and LutConv of a compressed model, in graph order."""
+    """Every LutLinear and LutConv of a compressed model whose tables are constants, in graph order."""
     layers = []
     for node in model.graph:
-        if node.op_type not in ("LutLinear", "LutConv"):
+        if not is_op(node, "LutLinear", "LutConv", domain=LUTC_DOMAIN):
             continue
-        limit = node.attributes["gain_limit"].as_int()
-        projection = None
-        x = node.inputs[0]
+        x, projection = node.inputs[0], None
+        front = producer(x, "Project", domain=LUTC_DOMAIN)
+        if front is not None:
+            x, projection = front.inputs[0], lookup.project_parameters(front)
         assert x is not None
-        if node.op_type == "LutConv":
-            geometry = {
-                key: tuple(node.attributes[key].as_ints()) for key in ("kernel_shape", "strides", "dilations", "pads")
-            }
-            parameters: LookupParameters = ConvParameters(
-                *_arrays(node), gain_limit=limit, group=node.attributes["group"].as_int(), **geometry
-            )
-        else:
-            parameters = LookupParameters(*_arrays(node), gain_limit=limit)
-            front = x.producer()
-            if front is not None and front.op_type == "Project":
-                blocks = front.attributes["blocks"].as_ints() if "blocks" in front.attributes else ()
-                projection = ProjectParameters(*_arrays(front), blocks=tuple(blocks))
-                x = front.inputs[0]
-                assert x is not None
-        layers.append(Layer(node.name or "?", x, parameters, projection))
+        layers.append(Layer(node.name or "?", x, lookup.lookup_parameters(node), projection))
     return layers
 
 
@@ -158,6 +130,7 @@ def layer_agreement(model: ir.Model, feeds: Sequence[Feed]) -> list[dict[str, An
     Returns:
         One row a layer: `layer`, `values` compared on each ISA, and `different`, how many differ per ISA.
     """
+    model = with_tables(model)
     layers = lookup_layers(model)
     own_outputs = len(model.graph.outputs)
     seen = {layer.x.name: layer.x for layer in layers if layer.x not in model.graph.inputs}

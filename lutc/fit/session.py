@@ -15,8 +15,7 @@ from lutc.fit.encode import lookup_linear
 from lutc.fit.executor import CutModel, Tensors
 from lutc.fit.parallel import use_threads
 from lutc.fit.projection import apply_projection
-from lutc.ir.expand import EXPAND_OPS, TableFactors, expanded
-from lutc.ir.expand import INPUTS as EXPAND_INPUTS
+from lutc.ir.expand import with_tables
 from lutc.ir.lookup import DOMAIN
 from lutc.ir.parameters import INPUTS, ConvParameters, LookupParameters, ProjectParameters
 
@@ -34,7 +33,7 @@ class LookupSession:
     """
 
     def __init__(self, model: ir.Model | onnx.ModelProto, threads: int = 1) -> None:
-        proto = _with_tables(ir.to_proto(model) if isinstance(model, ir.Model) else model)
+        proto = ir.to_proto(with_tables(model if isinstance(model, ir.Model) else ir.from_proto(model)))
         nodes = [node for node in proto.graph.node if node.domain == DOMAIN and node.op_type in LOOKUP_OPS]
         self._cut = CutModel(proto, [node.output[0] for node in nodes], threads)
         self._layers = [_layer(self._cut, node, threads) for node in self._cut.sites]
@@ -56,26 +55,6 @@ class LookupSession:
                     site = self._cut.sites[index]
                     tensors[site.output[0]] = self._layers[index](tensors[site.input[0]])
         return [tensors[name] for name in output_names or self._cut.outputs]
-
-
-def _with_tables(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with constants in place of the nodes that make tables from factors."""
-    makers = [node for node in proto.graph.node if node.domain == DOMAIN and node.op_type in EXPAND_OPS]
-    if not makers:
-        return proto
-    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
-    made = onnx.ModelProto()
-    made.CopyFrom(proto)
-    for node in makers:
-        arrays: dict[str, Any] = {
-            name: onnx.numpy_helper.to_array(constants[value])
-            for name, value in zip(EXPAND_INPUTS, node.input, strict=True)
-        }
-        group = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
-        table = expanded(TableFactors(**arrays, group=group))
-        made.graph.initializer.append(onnx.numpy_helper.from_array(table, node.output[0]))
-        made.graph.node.remove(node)
-    return made
 
 
 def _layer(cut: CutModel, node: onnx.NodeProto, threads: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import onnx_ir as ir
 
 from lutc.ir.bodies import HEADER
 from lutc.ir.graph import LUTC_DOMAIN as DOMAIN
+from lutc.ir.graph import add_constant, array, attribute, is_op
 
 LARGEST_MUL = 1e15
 """Largest multiplier: two of them times the largest sum stay finite."""
@@ -185,11 +187,11 @@ def expand_table(factors: TableFactors, *, name: str) -> ir.Node:
     """
     factors.check()
     constants = []
-    for key, array in factors.arrays().items():
-        tensor = ir.tensor(array, name=f"{name}.{key}")
+    for key, data in factors.arrays().items():
+        tensor = ir.tensor(data, name=f"{name}.{key}")
         constants.append(
             ir.Value(
-                name=f"{name}.{key}", shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+                name=f"{name}.{key}", shape=ir.Shape(data.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
             )
         )
     op, attributes = "ExpandTable", []
@@ -222,6 +224,21 @@ def expanded(factors: TableFactors) -> npt.NDArray[np.int8]:
         factors.column_mul.reshape(group, 1, 1, -1, 1),
     )
     return np.ascontiguousarray(table.transpose(0, 3, 1, 2, 4)).reshape(factors.table_shape)
+
+
+def with_tables(model: ir.Model) -> ir.Model:
+    """The model with constants in place of the nodes that make tables from factors: a copy, where there are any."""
+    if not any(is_op(node, *EXPAND_OPS, domain=DOMAIN) for node in model.graph):
+        return model
+    copy = model.clone()
+    for node in copy.graph:
+        if is_op(node, *EXPAND_OPS, domain=DOMAIN):
+            factors: dict[str, Any] = dict(zip(INPUTS, map(array, node.inputs), strict=True))
+            table = expanded(TableFactors(**factors, group=attribute(node, "group", 1)))
+            made = node.outputs[0]
+            ir.convenience.replace_all_uses_with(made, add_constant(copy.graph, str(made.name), table))
+            copy.graph.remove(node, safe=True)
+    return copy
 
 
 def _rounded(

@@ -10,14 +10,17 @@ kernels (GatherElements, OneHot) fail on empty tensors.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import onnx.parser
 import onnx_ir as ir
 
 from lutc.ir.bodies import HEADER, exact_convolution
 from lutc.ir.expand import expand_functions
 from lutc.ir.graph import LUTC_DOMAIN as DOMAIN
-from lutc.ir.parameters import ConvParameters, LookupParameters, ProjectParameters
+from lutc.ir.graph import array, attribute
+from lutc.ir.parameters import INPUTS, ConvParameters, LookupParameters, ProjectParameters
 
 _QUANTISE = """
     limit8 = Constant <value_float: float = 127.0> ()
@@ -246,3 +249,21 @@ def project(x: ir.Value, parameters: ProjectParameters, *, name: str) -> ir.Node
     """A Project of x, float32 [..., D]; see `lut_linear`."""
     attributes = [ir.AttrInt64s("blocks", parameters.blocks)] if parameters.blocks else []
     return _node("Project", x, parameters, attributes, name)
+
+
+def lookup_parameters(node: ir.Node) -> LookupParameters:
+    """The constants of a LutLinear or LutConv; the table is empty where another node makes it."""
+    found = [array(value) for value in node.inputs[1:]]
+    constants: dict[str, Any] = {
+        name: np.zeros(0, np.int8) if data is None else data for name, data in zip(INPUTS, found, strict=True)
+    }
+    values = {name: attribute(node, name) for name in node.attributes}
+    numbers: dict[str, Any] = {name: v if isinstance(v, int) else tuple(v) for name, v in values.items()}
+    return (LookupParameters if node.op_type == "LutLinear" else ConvParameters)(**constants, **numbers)
+
+
+def project_parameters(node: ir.Node) -> ProjectParameters:
+    """The constants of a Project."""
+    offset, inv_scale, matrix, mul = map(array, node.inputs[1:])
+    assert offset is not None and inv_scale is not None and matrix is not None and mul is not None
+    return ProjectParameters(offset, inv_scale, matrix, mul, tuple(attribute(node, "blocks", ())))

@@ -16,7 +16,8 @@ from lutc.fit.linear import Factors
 from lutc.ir.expand import EXPAND_OPS
 from lutc.ir.graph import LUTC_DOMAIN, array, is_op
 from lutc.ir.int8 import quantise_weight
-from lutc.ir.parameters import INPUTS, ConvParameters, LookupParameters, ProjectParameters
+from lutc.ir.lookup import lookup_parameters, project_parameters
+from lutc.ir.parameters import LookupParameters
 from lutc.learn.layers import LookupLayer, ProjectLayer, fake_quantise, fast_products
 from lutc.learn.lutnn import LutnnLayer
 from lutc.learn.ops import OPS, Op, refusal
@@ -47,25 +48,6 @@ def check_learnable(model: ir.Model) -> None:
         raise UnsupportedModelError(
             f"--learn cannot follow {len(lines)} nodes of this model (compile it without --learn):\n" + "\n".join(lines)
         )
-
-
-def lookup_parameters(node: ir.Node) -> LookupParameters:
-    """The constants of a LutLinear or LutConv node; the table is empty where another node makes it."""
-    constants: dict[str, Any] = {}
-    for name, value in zip(INPUTS, node.inputs[1:], strict=True):
-        data = array(value)
-        constants[name] = np.zeros(0, np.int8) if data is None else data
-    attributes = _attributes(node)
-    constants["gain_limit"] = int(attributes.pop("gain_limit"))
-    if node.op_type == "LutLinear":
-        return LookupParameters(**constants)
-    geometry: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else int(v) for k, v in attributes.items()}
-    return ConvParameters(**constants, **geometry)
-
-
-def _project_parameters(node: ir.Node) -> ProjectParameters:
-    values = [array(value) for value in node.inputs[1:]]
-    return ProjectParameters(*values)  # type: ignore[arg-type]
 
 
 class GraphModule(nn.Module):
@@ -143,7 +125,7 @@ class GraphModule(nn.Module):
             self._steps.append((layer, [x], [output], label))
             return
         if is_op(node, "Project", domain=LUTC_DOMAIN):
-            projection = ProjectLayer(_project_parameters(node))
+            projection = ProjectLayer(project_parameters(node))
             self._layers.append(projection)
             self._steps.append((projection, [x], [output], label))
             return
