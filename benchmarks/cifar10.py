@@ -10,7 +10,7 @@ selection, the others for the test: the networks have seen the training images.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 CALIBRATION_IMAGES = 2000
 SELECTION_IMAGES = 3000
-BATCH = 50
 
 
 def load_images(split: str, limit: int | None = None, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -61,10 +60,7 @@ def load_images(split: str, limit: int | None = None, seed: int = 0) -> tuple[ND
     return images, np.array([label for _, label in files], np.int64)
 
 
-def batches(images: NDArray[np.float32], input_name: str = "input") -> Iterator[dict[str, NDArray[Any]]]:
-    """Cuts images into feeds `{input_name: float32 [<= 50, 3, 32, 32]}`."""
-    for start in range(0, len(images), BATCH):
-        yield {input_name: images[start : start + BATCH]}
+batches = partial(recognition.batches, "input")
 
 
 def calibration() -> Iterator[dict[str, NDArray[Any]]]:
@@ -110,13 +106,7 @@ def timing() -> dict[str, NDArray[Any]]:
     return {"input": labelled("test")[0][:1]}
 
 
-def answers(session: Any, split: str) -> NDArray[np.float64]:
-    """Whether each image of a split was recognised: float64 [images, 1], 0 or 1."""
-    images, labels = labelled(split)
-    name = session.get_inputs()[0].name
-    logits = np.concatenate([session.run(None, feed)[0] for feed in batches(images, name)])
-    return recognition.right(logits, labels)
-
+answers = recognition.answers(labelled)
 
 metric = recognition.metric
 
@@ -125,8 +115,3 @@ top1 = recognition.score(answers, "test")
 
 selection_score = recognition.score(answers, "selection")
 """The same over the 3,000 images for selection."""
-
-
-def accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """Top-1 accuracy of logits [n, classes] against labels [n]."""
-    return float(np.mean(logits.argmax(1) == labels))

@@ -17,7 +17,7 @@ import time
 
 import numpy as np
 
-from benchmarks import cifar10
+from benchmarks import cifar10, recognition
 from lutc._ort import ort_session
 from lutc.canonicalise import canonicalise
 from lutc.fit import fit_model
@@ -43,11 +43,11 @@ def main() -> None:
     images, labels = cifar10.load_images("test", arguments.test, seed=1)
     training = cifar10.load_images("train", arguments.images, seed=0)[0]
     dense = ort_session(arguments.model, threads=arguments.threads)
-    reference = np.concatenate([dense.run(None, feed)[0] for feed in cifar10.batches(images)])
+    reference = recognition.logits(dense, images)
     result = {
         "images": arguments.images,
         "test": len(images),
-        "dense": cifar10.accuracy(reference, labels),
+        "dense": recognition.metric(recognition.right(reference, labels)),
         "forms": {},
     }
     for form in arguments.form or ["gain-v3", "gain-v4", "plain-v8"]:
@@ -66,9 +66,9 @@ def main() -> None:
         )
         seconds = time.perf_counter() - begin
         session = LookupSession(fitted.model, arguments.threads)
-        logits = np.concatenate([session.run(None, feed)[0] for feed in cifar10.batches(images)])
+        logits = recognition.logits(session, images)
         result["forms"][form] = {
-            "top1": cifar10.accuracy(logits, labels),
+            "top1": recognition.metric(recognition.right(logits, labels)),
             "agreement": float(np.mean(logits.argmax(1) == reference.argmax(1))),
             "fit_seconds": round(seconds, 1),
             "layers": len(fitted.layers),

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import wave
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +28,6 @@ MODELS = ("res8",)
 TRAINING_SPEAKERS = ("jackson", "nicolas", "theo", "yweweler")
 SPEAKERS = {"selection": ("lucas",), "test": ("george",)}
 CALIBRATION_RECORDINGS = 400  # of the training speakers, none of which was trained on
-BATCH = 50
 
 RATE = 8000
 SAMPLES = RATE  # a recording is cut or padded to one second, its loudest part in the middle
@@ -120,10 +118,7 @@ def labelled(split: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     return log_mel(np.stack([one_second(sound) for sound in sounds])), digits
 
 
-def batches(features: NDArray[np.float32]) -> Iterator[Feed]:
-    """Cuts spectrograms into feeds `{"features": float32 [<= 50, 1, 98, 40]}`."""
-    for start in range(0, len(features), BATCH):
-        yield {"features": features[start : start + BATCH]}
+batches = partial(recognition.batches, "features")
 
 
 def model(name: str = MODELS[0]) -> Path:
@@ -163,12 +158,7 @@ def timing() -> Feed:
     return {"features": labelled("test")[0][:1]}
 
 
-def answers(session: Any, split: str) -> NDArray[np.float64]:
-    """Whether each recording of a split was understood: float64 [recordings, 1], 0 or 1."""
-    features, digits = labelled(split)
-    logits = np.concatenate([session.run(None, feed)[0] for feed in batches(features)])
-    return recognition.right(logits, digits)
-
+answers = recognition.answers(labelled)
 
 metric = recognition.metric
 

@@ -9,10 +9,9 @@ The layout is `$LUTC_DATA/glue-sst2-blitzer/glue_data/SST-2/{train_full,dev,test
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,16 +93,7 @@ def timing() -> minilm.Feed:
     return minilm.passage()
 
 
-def logits(session: Any, sentences: Sequence[str]) -> NDArray[np.float32]:
-    """Logits float32 [sentences, 2] through a session with ONNX Runtime's `run` and `get_inputs`."""
-    return minilm.embed(session, sentences)
-
-
-def answers(session: Any, split: str) -> NDArray[np.float64]:
-    """Whether each sentence of a split was judged rightly: float64 [sentences, 1], 0 or 1."""
-    sentences, labels = labelled(split)
-    return recognition.right(logits(session, sentences), labels)
-
+answers = recognition.answers(labelled, minilm.embed)
 
 metric = recognition.metric
 
