@@ -10,16 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.one_step import ISAS, run_step, step_session
+from tests.one_step import ISAS, normal, run_step, step_session
 
 isas = st.sampled_from(ISAS)
 sizes = st.sampled_from([1, 2, 3, 8, 15, 16, 31, 32, 33, 64, 70])
 counts = st.sampled_from([1, 2, 3, 5, 7, 8, 12, 13, 16, 17, 31, 33, 64, 127, 128, 129, 131, 257, 300])
 masks = st.sampled_from(["none", "scalar", "minus", "key", "query", "row", "full", "broadcast_batch"])
-
-
-def normal(seed: int, *shape: int) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def make_mask(kind: str, batch: int, heads: int, queries: int, keys: int) -> np.ndarray | None:

@@ -6,14 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lutc._ort import ort_session
+from tests import conv_sizes
 from tests.one_node import single_node
-from tests.one_step import ISAS, run_step
+from tests.one_step import ISAS, normal, run_step
 
 isas = st.sampled_from(ISAS)
-
-
-def normal(seed: int, *shape: int) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def by_ort(op: str, inputs: list, **attrs) -> np.ndarray:
@@ -60,25 +57,15 @@ def test_conv(data, spatial, batch, bias, isa):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize(
-    ("channels", "outputs", "size", "kernel", "group"),
-    [
-        (16, 16, 32, 3, 1),
-        (64, 64, 8, 3, 1),
-        (3, 64, 32, 7, 1),
-        (64, 128, 15, 1, 1),
-        (96, 96, 20, 3, 96),
-        (128, 10, 1, 1, 1),
-    ],
-)
+@conv_sizes.parametrize
 @pytest.mark.parametrize("stride", [1, 2])
-def test_conv_of_model_sizes(isa, channels, outputs, size, kernel, group, stride):
+def test_of_model_sizes(isa, channels, outputs, size, kernel, group, stride):
     x, w, b = (
         normal(1, 2, channels, size, size),
         normal(2, outputs, channels // group, kernel, kernel),
         normal(3, outputs),
     )
-    attrs = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [kernel // 2] * 4, "group": group}
+    attrs = conv_sizes.attributes(kernel, stride, group)
     (ours,) = run_step("conv", [x, w, b], attrs, constant=[1, 2], isa=isa, threads=2)
     np.testing.assert_allclose(ours, by_ort("Conv", [x, w, b], **attrs), rtol=1e-5, atol=2e-4)
 

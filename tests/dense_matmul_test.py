@@ -8,15 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lutc._ort import ort_session
-from tests.one_step import ISAS, run_step
+from tests.one_step import ISAS, normal, run_step
 
 sizes = st.sampled_from([1, 2, 3, 5, 7, 13, 14, 15, 16, 17, 29, 31, 32, 33, 48, 65])
 depths = st.sampled_from([1, 2, 3, 7, 16, 33, 64, 511, 512, 513, 1030])
 isas = st.sampled_from(ISAS)
-
-
-def normal(seed: int, *shape: int) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def close(ours: np.ndarray, exact: np.ndarray, terms: int) -> None:

@@ -9,14 +9,10 @@ from hypothesis import strategies as st
 
 from lutc._ort import ort_session
 from tests.one_node import single_node
-from tests.one_step import ISAS, run_step
+from tests.one_step import ISAS, normal, run_step
 
 isas = st.sampled_from(ISAS)
 lengths = st.sampled_from([1, 2, 7, 15, 16, 17, 31, 33, 63, 64, 65, 100, 384])
-
-
-def normal(seed: int, *shape: int) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def layer_norm(t: np.ndarray, epsilon: float, axes: tuple[int, ...]) -> np.ndarray:

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lutc.plan import Plan, Port, Step
-from tests.one_step import ISAS, run_step
+from tests import conv_sizes
+from tests.one_step import ISAS, normal, run_step
 from tests.plan_session import plan_session
 
 isas = st.sampled_from(ISAS)
@@ -15,10 +16,6 @@ ACTIVATIONS = {
     "relu": lambda v: np.maximum(v, 0),
     "silu": lambda v: v / (1 + np.exp(-np.maximum(v, -700))),
 }
-
-
-def normal(seed: int, *shape: int) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def weights(seed: int, *shape: int) -> np.ndarray:
@@ -107,21 +104,11 @@ def test_against_numpy(problem, isa, threads, residual):
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize(
-    ("channels", "outputs", "size", "kernel", "group"),
-    [
-        (16, 16, 32, 3, 1),
-        (64, 64, 8, 3, 1),
-        (3, 64, 33, 7, 1),
-        (64, 130, 15, 1, 1),
-        (96, 96, 20, 3, 96),
-        (32, 6, 1, 1, 1),
-    ],
-)
+@conv_sizes.parametrize
 @pytest.mark.parametrize("stride", [1, 2])
 def test_of_model_sizes(isa, threads, channels, outputs, size, kernel, group, stride):
     x, w = normal(1, 2, channels, size, size), weights(2, outputs, channels // group, kernel, kernel)
-    attrs = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [kernel // 2] * 4, "group": group}
+    attrs = conv_sizes.attributes(kernel, stride, group)
     check(x, w, attrs, isa=isa, threads=threads)
     check(x[:1], w, attrs, isa=isa, threads=threads)
 

@@ -14,6 +14,11 @@ from tests.plan_session import plan_session
 ISAS: list[str] = _runtime.available_isas()
 
 
+def normal(seed: int, *shape: int) -> np.ndarray:
+    """Random float32 numbers of zero mean and unit variance."""
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
 def step_session(
     op: str,
     inputs: Sequence[np.ndarray | None],
