@@ -20,6 +20,7 @@ from lutc.write import write_artifact
     ("layer", "form", "op"),
     [
         (Linear(3, 24, 40), "gain-v3", "lut_linear"),
+        (Linear(3, 24, 40), "gain-v4t7", "lut_linear"),
         (Linear(3, 24, 40), "plain-v8", "lut_linear"),
         (Linear(1, 24, 40), "gain-v4-proj", "lut_linear"),
         (Linear(3, 24, 40), "gain-v4-block12", "lut_linear"),

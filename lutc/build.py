@@ -16,7 +16,7 @@ from lutc.fit.lutnn import fit_lutnn
 from lutc.forms import INT8, INT16, LayerChoice
 from lutc.fuse import fuse
 from lutc.observe import CalibrationSource
-from lutc.pack import expand_tables, pack
+from lutc.pack import expand_tables, pack, wants_narrow_tables
 from lutc.passes.quantise_dense import QuantiseDense
 from lutc.progress import Progress
 from lutc.report import layer_rows
@@ -130,6 +130,7 @@ class Builder:
             progress=self.progress,
             checkpoint_dir=self.checkpoints,
             size=self.size,
+            narrow=wants_narrow_tables(self.target),
             **fitting,
         )
 

@@ -5,6 +5,7 @@ int8                the dense layer in 8-bit integers: one scale a column of wei
 int16               attention with its products in 12-bit integers
 gain-v3             gain-shape lookups, sub-vectors of 3 features, 16 directions
 gain-v4k8-g15       sub-vectors of 4, 8 directions, gains within +-15
+gain-v4t7           tables of 7 bits (t8: of 8, t6: of 6), which AVX2 sums faster; without, the compiler's choice
 plain-v8            the nearest of 16 centroids per 8 features, no gain
 gain-v4-proj        as many lookups as gain-v4, behind a full output-aware projection with bit allocation
 gain-v4-block64     the same behind a block-diagonal projection, 64 features a block
@@ -23,7 +24,7 @@ import onnx_ir as ir
 from lutc.errors import UsageError
 from lutc.ir.graph import LUTC_DOMAIN, attribute, is_op, static_dim
 
-_PATTERN = re.compile(r"(gain|plain)-v(\d+)(?:k(4|8|16))?(?:-g(\d+))?(?:-(proj|block(\d+)))?")
+_PATTERN = re.compile(r"(gain|plain)-v(\d+)(?:k(4|8|16))?(?:t([678]))?(?:-g(\d+))?(?:-(proj|block(\d+)))?")
 
 GAIN_LIMIT = 63
 """Gain limit unless a form names one: AVX2 takes a slower path above it."""
@@ -50,6 +51,7 @@ class Form:
         width: V, features per codebook (with a projection: D / V codebooks).
         entries: K, entries per codebook.
         gain_limit: G; 0 in the plain form.
+        table_bits: Of a table's entries: 8, 7 or 6; 0: the compiler's choice (`lutc.fit.table_bits`).
         projection: "none", "full" or "block".
         block: Features per block of a block-diagonal projection.
     """
@@ -58,6 +60,7 @@ class Form:
     width: int = 0
     entries: int = 16
     gain_limit: int = 0
+    table_bits: int = 0
     projection: str = "none"
     block: int = 0
 
@@ -73,15 +76,17 @@ class Form:
         match = _PATTERN.fullmatch(text)
         if match is None:
             raise UsageError(
-                f"{text!r} is no form; try fp32, int8, gain-v3, gain-v4k8, gain-v3-g15, plain-v8, gain-v4-proj, "
-                "gain-v4-block64"
+                f"{text!r} is no form; try fp32, int8, gain-v3, gain-v4k8, gain-v4t7, gain-v3-g15, plain-v8, "
+                "gain-v4-proj, gain-v4-block64"
             )
-        kind, width, entries, limit, projection, block = match.groups()
+        kind, width, entries, bits, limit, projection, block = match.groups()
         widest = 16 if kind == "gain" else 32
         if not 2 <= int(width) <= widest:
             raise UsageError(f"form {text!r}: a {kind} codebook holds 2 to {widest} features, not {width}")
         if limit is not None and (kind == "plain" or not 1 <= int(limit) <= 127):
             raise UsageError(f"form {text!r}: a gain limit is 1 to 127 and belongs to the gain form")
+        if bits is not None and kind == "plain":
+            raise UsageError(f"form {text!r}: bits of tables belong to the gain form; plain tables have 8")
         if block is not None and int(block) < 2:
             raise UsageError(f"form {text!r}: a block holds at least 2 features")
         return cls(
@@ -89,6 +94,7 @@ class Form:
             width=int(width),
             entries=int(entries or 16),
             gain_limit=0 if kind == "plain" else int(limit or GAIN_LIMIT),
+            table_bits=int(bits or 0),
             projection="none" if projection is None else "block" if block else "full",
             block=int(block or 0),
         )
@@ -100,6 +106,8 @@ class Form:
         text = f"{self.kind}-v{self.width}"
         if self.entries != 16:
             text += f"k{self.entries}"
+        if self.table_bits:
+            text += f"t{self.table_bits}"
         if self.kind == "gain" and self.gain_limit != GAIN_LIMIT:
             text += f"-g{self.gain_limit}"
         return text + {"none": "", "full": "-proj", "block": f"-block{self.block}"}[self.projection]

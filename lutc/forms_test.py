@@ -37,7 +37,11 @@ def small_network(channels=3):
 
 
 @pytest.mark.parametrize(
-    "text", ["fp32", "gain-v3", "gain-v4k8", "plain-v8", "gain-v4-proj", "gain-v4-block64", "gain-v3k4-g15", "gain-v12"]
+    "text",
+    [
+        *("fp32", "gain-v3", "gain-v4k8", "plain-v8", "gain-v4-proj", "gain-v4-block64", "gain-v3k4-g15", "gain-v12"),
+        *("gain-v4t7", "gain-v4t8", "gain-v3k8t6-g15-block32"),
+    ],
 )
 def test_forms_print_as_they_are_read(text):
     assert str(Form.parse(text)) == text
@@ -47,10 +51,15 @@ def test_defaults_of_a_form():
     form = Form.parse("gain-v3")
     assert (form.entries, form.gain_limit, form.projection) == (16, 63, "none")
     assert Form.parse("plain-v8").gain_limit == 0
+    assert (form.table_bits, Form.parse("gain-v3t7").table_bits) == (0, 7)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "gain", "gain-v1", "gain-v17", "plain-v33", "gain-v4k5", "plain-v8-g15", "gain-v4-block1", "int4"]
+    "text",
+    [
+        *("", "gain", "gain-v1", "gain-v17", "plain-v33", "gain-v4k5", "plain-v8-g15", "gain-v4-block1", "int4"),
+        *("gain-v4t5", "gain-v4t9", "gain-v4t", "plain-v8t7", "gain-v4t7k8"),
+    ],
 )
 def test_bad_forms_are_usage_errors(text):
     with pytest.raises(UsageError):

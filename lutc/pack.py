@@ -26,6 +26,11 @@ def resolve_target(target: str) -> str:
     return _native() if target == "native" else target
 
 
+def wants_narrow_tables(target: str) -> bool:
+    """Whether the kernels of a target (resolved) sum 16-bit products: faster where entries have fewer than 8 bits."""
+    return target == "x86-64-v3"
+
+
 def pack(plan: Plan, target: str) -> None:
     """Lays every table out in place for `target` (resolved, not "native"); steps that share a table go on doing so.
 

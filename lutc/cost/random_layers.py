@@ -89,7 +89,7 @@ def random_lookup(
     """
     return LookupParameters(
         **_encode(rng, features, groups, form, inv_scale),
-        table=_table(rng, (len(groups), form.entries, outputs)),
+        table=_table(rng, (len(groups), form.entries, outputs), form),
         **_scaling(rng, len(groups), outputs, form),
     )
 
@@ -146,7 +146,7 @@ def _conv(rng: np.random.Generator, choice: LayerChoice) -> ConvParameters:
     per_group = len(groups) // group
     return ConvParameters(
         **_encode(rng, choice.D, groups, choice.form, INPUT_LEVELS),
-        table=_table(rng, (choice.N, per_group, choice.form.entries, *kernel)),
+        table=_table(rng, (choice.N, per_group, choice.form.entries, *kernel), choice.form),
         **_scaling(rng, per_group * kernel[0] * kernel[1], choice.N, choice.form),
         kernel_shape=(kernel[0], kernel[1]),
         strides=tuple(attribute(node, "strides", (1, 1))),
@@ -181,15 +181,19 @@ def _encode(
     }
 
 
-def _table(rng: np.random.Generator, shape: tuple[int, ...]) -> npt.NDArray[np.int8]:
-    table = np.frombuffer(rng.bytes(int(np.prod(shape))), np.int8).reshape(shape).copy()
-    table[table == -128] = 0
+def _missing_bits(form: Form) -> int:
+    return 8 - (form.table_bits or 8)
+
+
+def _table(rng: np.random.Generator, shape: tuple[int, ...], form: Form) -> npt.NDArray[np.int8]:
+    table = np.frombuffer(rng.bytes(int(np.prod(shape))), np.int8).reshape(shape) >> _missing_bits(form)
+    table[table == -128 >> _missing_bits(form)] = 0
     return table
 
 
 def _scaling(rng: np.random.Generator, terms: int, outputs: int, form: Form) -> dict[str, Any]:
     """Scale, bias and gain limit for outputs of about unit variance."""
-    spread = np.sqrt(terms) * 73 * max(form.gain_limit / 2, 1)
+    spread = np.sqrt(terms) * 73 / 2 ** _missing_bits(form) * max(form.gain_limit / 2, 1)
     return {
         "scale": np.full(outputs, 1 / spread, np.float32),
         "bias": rng.standard_normal(outputs).astype(np.float32),

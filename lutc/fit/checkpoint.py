@@ -97,7 +97,8 @@ class Checkpoints:
             lookup = _restore(ConvParameters if convolution else LookupParameters, arrays, "lookup")
             projection = _restore(ProjectParameters, arrays, "projection") if "projection.mul" in arrays else None
             lookup.check()
-            factors = Factors(arrays["factors.atoms"], arrays["factors.weight"], bool(arrays["factors.exact"]))
+            exact, limit = bool(arrays["factors.exact"]), int(arrays["factors.limit"])
+            factors = Factors(arrays["factors.atoms"], arrays["factors.weight"], exact, limit)
             expand = _restore(TableFactors, arrays, "expand") if "expand.atoms" in arrays else None
             return FittedLayer(lookup, projection, float(arrays["error"]), factors, expand)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):

@@ -12,7 +12,8 @@ from lutc.fit.encode import decode_rows, encode_rows
 from lutc.fit.encoder import FittedEncoder, even_groups, fit_encoder, pad_groups
 from lutc.fit.factored import round_factors, stays_tied
 from lutc.fit.linear import HELD_OUT, Factors, FittedLayer, atom_matrix, refits_entries, usage
-from lutc.fit.tables import FittedTable, Moments, fit_table, round_table
+from lutc.fit.table_bits import choose_limit
+from lutc.fit.tables import FittedTable, Moments, fit_table, round_table, rounding_noise
 from lutc.forms import Form
 from lutc.ir.parameters import ConvParameters
 
@@ -91,6 +92,7 @@ def fit_conv(
     *,
     seed: int,
     size: str = "fast",
+    narrow: bool = False,
 ) -> FittedLayer:
     """Fit lookups that map images to targets.
 
@@ -102,6 +104,7 @@ def fit_conv(
         form: A gain or plain form without projection.
         seed: Of all sampling.
         size: As in `fit_linear`.
+        narrow: Likewise.
 
     Returns:
         The layer.
@@ -150,6 +153,13 @@ def fit_conv(
         fits.append(_fit_group(windows, encoded, view, columns, dense, free=free))
     pooled = _pooled(fits)
     usages = np.stack([view.usage(windows, encoded, second=True) for view in views])
+    rows = sum(len(window.y) for window in windows)
+    limit = choose_limit(
+        form,
+        pooled.error * sum(fit.variance for fit in fits) / max(rows, 1),
+        lambda n: sum(rounding_noise(fit.table.table, square, n) for fit, square in zip(fits, usages, strict=True)),
+        narrow=narrow,
+    )
     product = np.empty_like(weight)
     for part, fit in zip(parts, fits, strict=True):
         kernel = fit.table.weights.reshape(*geometry.kernel_shape, per_group, per_output)
@@ -158,13 +168,13 @@ def fit_conv(
     table_size = outputs * codebooks * entries * taps
     tied = stays_tied(size, pooled, free=free, factors=encoder.atoms.size + weight.size, table=table_size)
     if tied:
-        factored = round_factors(encoder.atoms, product, groups, usages, group=group)
+        factored = round_factors(encoder.atoms, product, groups, usages, group=group, limit=limit)
         expand, table, scale = factored.factors, factored.table, factored.scale
     else:
         table = np.empty((outputs, codebooks, entries, *geometry.kernel_shape), np.int8)
         scale = np.empty(outputs, np.float32)
         for part, fit, mean_square in zip(parts, fits, usages, strict=True):
-            integers, scale[part] = round_table(fit.table.table, mean_square)
+            integers, scale[part] = round_table(fit.table.table, mean_square, limit)
             taps_first = integers.reshape(*geometry.kernel_shape, codebooks, entries, per_output)
             table[part] = taps_first.transpose(4, 2, 3, 0, 1)
     bias = np.empty(outputs, np.float32)
@@ -178,7 +188,7 @@ def fit_conv(
         bias=bias,
         **dataclasses.asdict(geometry),
     )
-    factors = Factors(encoder.atoms, product, exact=tied or not free)
+    factors = Factors(encoder.atoms, product, exact=tied or not free, limit=limit)
     return FittedLayer(lookup, None, pooled.tied_error if tied else pooled.error, factors, expand)
 
 

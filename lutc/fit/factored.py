@@ -58,7 +58,13 @@ def stays_tied(size: str, fitted: FittedTable, *, free: bool, factors: int, tabl
 
 
 def round_factors(
-    atoms: Floats, weight: Floats, groups: npt.NDArray[np.int32], usage: Doubles, *, group: int = 1
+    atoms: Floats,
+    weight: Floats,
+    groups: npt.NDArray[np.int32],
+    usage: Doubles,
+    *,
+    group: int = 1,
+    limit: int = 127,
 ) -> FactoredTable:
     """Round atoms and weight to int8, and choose the scale of every column.
 
@@ -71,6 +77,7 @@ def round_factors(
         groups: int32 [C, V], -1 in empty slots.
         usage: Mean squared gain of each entry by convolution group, float64 [group, taps * C/group * K].
         group: Convolution groups.
+        limit: Largest magnitude of the table's entries.
 
     Returns:
         The rounded factors and their table.
@@ -111,7 +118,7 @@ def round_factors(
         column_mul=np.ones(len(step), np.float32),
         group=group,
     )
-    scale = _table_scales(factors, step, usage)
+    scale = _table_scales(factors, step, usage, limit)
     with np.errstate(divide="ignore", invalid="ignore"):
         column_mul = np.where(scale > 0, step / scale, 0).astype(np.float32)
     factors = dataclasses.replace(factors, column_mul=column_mul)
@@ -131,8 +138,12 @@ def _column_steps(planes: npt.NDArray, importance: Doubles) -> Doubles:
     return np.where(largest > 0, chosen, 0)
 
 
-def _table_scales(factors: TableFactors, step: Doubles, usage: Doubles) -> Floats:
-    """Scale of each column of the table that the rounded factors make, clipped as `round_table` does."""
+def _table_scales(factors: TableFactors, step: Doubles, usage: Doubles, limit: int) -> Floats:
+    """Scale of each column of the table that the rounded factors make, clipped as `round_table` does.
+
+    ExpandTable clips at 127: where entries are to stay below that, nothing is clipped.
+    """
+    clips = CLIPS if limit == 127 else (1.0,)
     codebooks, group, outputs = len(factors.atoms), factors.group, len(step)
     rows = factors.weight.astype(np.float32)
     if factors.convolution:
@@ -149,5 +160,5 @@ def _table_scales(factors: TableFactors, step: Doubles, usage: Doubles) -> Float
         padded = np.concatenate([planes[g], np.zeros_like(planes[g][:, :1])], axis=1)
         table = np.matmul(atoms[books], padded[:, slots])  # [tap, codebook, entry, output]
         table *= step[columns].astype(np.float32)
-        scale[columns] = round_table(table.reshape(-1, table.shape[-1]), usage[g])[1]
+        scale[columns] = round_table(table.reshape(-1, table.shape[-1]), usage[g], limit, clips)[1]
     return scale

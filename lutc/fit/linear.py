@@ -12,7 +12,8 @@ from lutc.fit.encode import decode_rows, encode_rows, lookup_chunks, lookup_line
 from lutc.fit.encoder import FittedEncoder, even_groups, fit_encoder, pad_groups
 from lutc.fit.factored import round_factors, stays_tied
 from lutc.fit.projection import apply_projection, fit_projection
-from lutc.fit.tables import Moments, fit_table, round_table
+from lutc.fit.table_bits import choose_limit
+from lutc.fit.tables import Moments, fit_table, round_table, rounding_noise
 from lutc.forms import Form
 from lutc.ir.expand import TableFactors
 from lutc.ir.parameters import LookupParameters, ProjectParameters
@@ -35,11 +36,13 @@ class Factors:
             offset; 0 in empty slots.
         weight: float32 [F, N] (behind a projection, F is its rank) or, of a convolution, [N, Cin / group, kh, kw].
         exact: Whether the table is nothing but their product, rounded; false where single entries were refitted.
+        limit: Largest magnitude of the table's entries.
     """
 
     atoms: Floats
     weight: Floats
     exact: bool
+    limit: int = 127
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +110,9 @@ def _moments(encoder: FittedEncoder, codes: npt.NDArray[np.uint8], gains: Floats
     return Moments.collect(decoded(), features, y.shape[1])
 
 
-def fit_linear(x: Floats, y: Floats, weight: Floats, form: Form, *, seed: int, size: str = "fast") -> FittedLayer:
+def fit_linear(
+    x: Floats, y: Floats, weight: Floats, form: Form, *, seed: int, size: str = "fast", narrow: bool = False
+) -> FittedLayer:
     """Fit lookups that map x to y.
 
     Args:
@@ -117,6 +122,7 @@ def fit_linear(x: Floats, y: Floats, weight: Floats, form: Form, *, seed: int, s
         form: A gain or plain form.
         seed: Of all sampling.
         size: "small" makes the table from int8 factors, "auto" where that loses nothing, "fast" never.
+        narrow: Whether tables of fewer than 8 bits are wanted where they are free.
 
     Returns:
         The layer.
@@ -142,14 +148,20 @@ def fit_linear(x: Floats, y: Floats, weight: Floats, form: Form, *, seed: int, s
     held_out = _moments(encoder, codes[:, held], gains[:, held], y[held], free)
     tables = fit_table(train, held_out, atom_matrix(encoder), weight, free=free)
     mean_gain, mean_square = usage(codes, gains, entries)
+    limit = choose_limit(
+        form,
+        tables.error * float(y[held].var(axis=0, dtype=np.float64).sum()),
+        lambda n: rounding_noise(tables.table, mean_square, n),
+        narrow=narrow,
+    )
     expand = None
     factors_size = encoder.atoms.size + tables.weights.size
     tied = stays_tied(size, tables, free=free, factors=factors_size, table=tables.table.size)
     if tied:
-        factored = round_factors(encoder.atoms, tables.weights, encoder.groups, mean_square[None])
+        factored = round_factors(encoder.atoms, tables.weights, encoder.groups, mean_square[None], limit=limit)
         expand, table, scale = factored.factors, factored.table, factored.scale
     else:
-        integers, scale = round_table(tables.table, mean_square)
+        integers, scale = round_table(tables.table, mean_square, limit)
         table = integers.reshape(len(codes), entries, -1)
     unit = mean_gain @ table.reshape(len(mean_gain), -1).astype(np.float64)
     bias = y.mean(axis=0, dtype=np.float64) - unit * scale
@@ -160,7 +172,7 @@ def fit_linear(x: Floats, y: Floats, weight: Floats, form: Form, *, seed: int, s
         bias=bias.astype(np.float32),
     )
     error = tables.tied_error if tied else tables.error
-    factors = Factors(encoder.atoms, tables.weights, exact=tied or not free)
+    factors = Factors(encoder.atoms, tables.weights, exact=tied or not free, limit=limit)
     return FittedLayer(lookup, projection, error, factors, expand)
 
 

@@ -20,6 +20,7 @@ from lutc.fit.executor import CutModel, Tensors, shortcut
 from lutc.fit.linear import Factors, FittedLayer, fit_linear, run_linear
 from lutc.fit.parallel import available_threads, use_threads
 from lutc.fit.sites import activation_bytes, dense_layer, site_geometry, token_mask
+from lutc.fit.table_bits import as_fitted
 from lutc.forms import LayerChoice
 from lutc.ir.expand import expand_table
 from lutc.ir.lookup import add_functions, lut_conv, lut_linear, project
@@ -39,7 +40,7 @@ class LayerReport:
     Attributes:
         name: The layer's.
         op: "linear" or "conv".
-        form: As `Form` prints it.
+        form: As `Form` prints it, with the bits of its table where these are fewer than 8.
         group_sizes: Features read by each codebook.
         codebooks: C.
         rank: Columns of the projection; 0 without one.
@@ -89,6 +90,7 @@ def fit_model(
     checkpoint_dir: str | os.PathLike[str] | None = None,
     budget: int = DEFAULT_BUDGET,
     size: str = "fast",
+    narrow: bool = False,
 ) -> FitResult:
     """Replace layers of a canonical model by lookups fitted to calibration samples.
 
@@ -106,6 +108,7 @@ def fit_model(
             same input are read from there.
         budget: Bytes of activations kept alive.
         size: "small" makes every table from int8 factors, "auto" where that loses nothing, "fast" none.
+        narrow: Whether tables of fewer than 8 bits are wanted where they are free.
 
     Returns:
         The compressed model and its report.
@@ -128,10 +131,10 @@ def fit_model(
     checkpoints = Checkpoints(
         checkpoint_dir,
         checkpoint_key(proto.SerializeToString(deterministic=True), kept.batches, seed),
-        [f"{site.output[0]} {wanted[site.output[0]].form} {size}" for site in cut.sites],
+        [f"{site.output[0]} {wanted[site.output[0]].form} {size}{' narrow' * narrow}" for site in cut.sites],
     )
     with use_threads(threads):
-        run = _Run(proto, cut, wanted, kept.batches, seed, threads, size)
+        run = _Run(proto, cut, wanted, kept.batches, seed, threads, size, narrow)
         for index, site in enumerate(cut.sites):
             if progress:
                 progress("fit", index, len(cut.sites), wanted[site.output[0]].name)
@@ -156,12 +159,13 @@ class _Run:
         seed: int,
         threads: int,
         size: str,
+        narrow: bool,
     ) -> None:
         self._nodes = list(proto.graph.node)
         self._cut, self._wanted, self._seed, self._threads = cut, wanted, seed, threads
         self._clean: list[Tensors] = [dict(batch) for batch in batches]
         self._compressed: list[Tensors] = [{} for _ in batches]
-        self._size = size
+        self._storage: dict[str, Any] = {"size": size, "narrow": narrow}
         self._masks = [token_mask(batch) for batch in batches]
         self.layers: dict[str, FittedLayer] = {}
 
@@ -227,7 +231,7 @@ class _Run:
     ) -> FittedLayer:
         if choice.kind == "conv":
             geometry = site_geometry(site, weight)
-            return fit_conv(inputs, targets, weight, geometry, choice.form, seed=seed, size=self._size)
+            return fit_conv(inputs, targets, weight, geometry, choice.form, seed=seed, **self._storage)
         x_rows, y_rows = [], []
         total = sum(x.size // x.shape[-1] for x in inputs)
         for number, (x, y, mask) in enumerate(zip(inputs, targets, self._masks, strict=True)):
@@ -242,7 +246,7 @@ class _Run:
             x_rows.append(flat_x[rows])
             y_rows.append(flat_y[rows])
         x, y = np.concatenate(x_rows), np.concatenate(y_rows)
-        return fit_linear(x, y, weight, choice.form, seed=seed, size=self._size)
+        return fit_linear(x, y, weight, choice.form, seed=seed, **self._storage)
 
     def finish(self) -> dict[str, float]:
         """Run the rest of the network; error of each floating-point output."""
@@ -271,7 +275,7 @@ def layer_report(choice: LayerChoice, layer: FittedLayer) -> LayerReport:
     return LayerReport(
         name=choice.name,
         op=choice.kind,
-        form=str(choice.form),
+        form=str(as_fitted(choice.form, layer.factors.limit)),
         group_sizes=layer.lookup.group_sizes,
         codebooks=layer.lookup.codebooks,
         rank=projection.rank if projection else 0,

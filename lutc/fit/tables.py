@@ -13,7 +13,7 @@ the choices: a refit is never worse than none there.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -239,12 +239,16 @@ def fit_table(
     )
 
 
-def round_table(table: Floats, weight: npt.NDArray) -> tuple[npt.NDArray[np.int8], Floats]:
+def round_table(
+    table: Floats, weight: npt.NDArray, limit: int = 127, clips: Sequence[float] = CLIPS
+) -> tuple[npt.NDArray[np.int8], Floats]:
     """Round to int8 with one scale per column, clipped where that lowers the expected squared error.
 
     Args:
         table: float32 [entries, N].
         weight: Mean squared gain of each entry, [entries].
+        limit: Largest magnitude of an integer.
+        clips: Clipping points to try, as fractions of the largest value of a column.
 
     Returns:
         int8 [entries, N] and the scales float32 [N].
@@ -252,13 +256,19 @@ def round_table(table: Floats, weight: npt.NDArray) -> tuple[npt.NDArray[np.int8
     largest = np.abs(table).max(axis=0)
     best = np.full(table.shape[1], np.inf)
     chosen = np.maximum(largest, 1e-30)
-    for fraction in CLIPS:
-        scale = np.maximum(largest * fraction / 127, 1e-30)
-        gap = np.clip(np.rint(table / scale), -127, 127) * scale - table
+    for fraction in clips:
+        scale = np.maximum(largest * fraction / limit, 1e-30)
+        gap = np.clip(np.rint(table / scale), -limit, limit) * scale - table
         error = weight.astype(np.float32) @ (gap * gap)
         better = error < best
         best[better], chosen[better] = error[better], scale[better]
     scale = np.where(largest > 0, chosen, 0).astype(np.float32)
     with np.errstate(divide="ignore", invalid="ignore"):
         integers = np.where(scale > 0, np.rint(table / scale), 0)
-    return np.clip(integers, -127, 127).astype(np.int8), scale
+    return np.clip(integers, -limit, limit).astype(np.int8), scale
+
+
+def rounding_noise(table: Floats, weight: npt.NDArray, limit: int) -> float:
+    """Squared error, summed over columns, that `round_table` adds to an output; arguments as there."""
+    integers, scale = round_table(table, weight, limit)
+    return float(weight @ np.square(integers * scale - table).sum(axis=1, dtype=np.float64))

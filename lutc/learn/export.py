@@ -66,15 +66,18 @@ def export_layer(
         learned = fitted
         table = _from_free(weight, group)
     else:
-        learned = Factors(_numpy(layer.atoms) * (before.groups >= 0)[:, None, :], weight, exact=True)
+        atoms = _numpy(layer.atoms) * (before.groups >= 0)[:, None, :]
+        learned = Factors(atoms, weight, exact=True, limit=fitted.limit)
         table = by_taps(tied_table(learned.atoms, weight, before.groups, group), group)
     taps, columns = table.shape[1], table.shape[3]
     made = None
     if expand:
-        made = round_factors(learned.atoms, weight, before.groups, np.tile(square, (1, taps)), group=group)
+        usages = np.tile(square, (1, taps))
+        made = round_factors(learned.atoms, weight, before.groups, usages, group=group, limit=fitted.limit)
         rounded, scale = _from_table(made.table, group), made.scale
     else:
-        pairs = [round_table(t.reshape(-1, columns), np.tile(s, taps)) for t, s in zip(table, square, strict=True)]
+        parts = zip(table, square, strict=True)
+        pairs = [round_table(t.reshape(-1, columns), np.tile(s, taps), fitted.limit) for t, s in parts]
         rounded = np.stack([integers.reshape(table.shape[1:]) for integers, _ in pairs])
         scale = np.concatenate([scales for _, scales in pairs])
     gap = table - rounded * scale.reshape(group, 1, 1, columns).astype(np.float64)

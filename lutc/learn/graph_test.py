@@ -15,6 +15,8 @@ from lutc.errors import UnsupportedModelError
 from lutc.fit import fit_model
 from lutc.fit.session import LookupSession
 from lutc.forms import choose_layers
+from lutc.ir.expand import with_tables
+from lutc.ir.lookup import lookup_parameters
 from lutc.learn.driver import _usage
 from lutc.learn.export import export
 from lutc.learn.graph import GraphModule, check_learnable
@@ -109,6 +111,17 @@ def test_tied_tables_become_factors_where_asked(kind):
     assert makers and not any(node.op_type.startswith("Expand") for node in fitted.model.graph)
     assert sum(stored < whole for stored, whole in exported.nbytes.values()) == len(makers)
     assert distance(run(module, data[0]), LookupSession(exported.model).run(None, data[0])[0]) < 0.01
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("size", ["fast", "small"])
+def test_tables_of_seven_bits_stay_so(kind, size):
+    _, fitted, data = compressed(kind, "gain-v4t7", size=size)
+    module = GraphModule(fitted.model, fitted.factors)
+    exported = export(module, _usage(module, data, 32, torch.device("cpu")), size)
+    lookups = [node for node in with_tables(exported.model).graph if node.op_type in ("LutLinear", "LutConv")]
+    assert lookups and {np.abs(lookup_parameters(node).table.astype(int)).max() for node in lookups} == {63}
+    assert {factors.limit for factors in exported.factors.values()} == {63}
 
 
 def test_unknown_operators_are_named_before_any_work():
