@@ -52,18 +52,21 @@ def _quiet() -> Iterator[None]:
         root.setLevel(level)
 
 
-def static(model: Path, folder: Path, feed: Feed) -> Path:
-    """The model with the feed's shapes written in and constants that no caller can override: best for every runtime.
+def _modern(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Constants are no inputs; an opset without quantisation per channel is converted to one that has it."""
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    kept = [value for value in proto.graph.input if value.name not in constants]
+    del proto.graph.input[:]
+    proto.graph.input.extend(kept)
+    version = next(each.version for each in proto.opset_import if each.domain in ("", "ai.onnx"))
+    return proto if version >= _OLDEST_OPSET else onnx.version_converter.convert_version(proto, _OLDEST_OPSET)
 
-    An opset without quantisation per channel is converted to one that has it.
-    """
+
+def static(model: Path, folder: Path, feed: Feed) -> Path:
+    """The model with the feed's shapes written in and constants that no caller can override: best for every runtime."""
 
     def make(path: Path) -> None:
-        proto = onnx.load(model)
-        constants = {tensor.name for tensor in proto.graph.initializer}
-        kept = [value for value in proto.graph.input if value.name not in constants]
-        del proto.graph.input[:]
-        proto.graph.input.extend(kept)
+        proto = _modern(onnx.load(model))
         sizes: dict[str, int] = {}
         for value in proto.graph.input:
             for dim, size in zip(value.type.tensor_type.shape.dim, feed[value.name].shape, strict=True):
@@ -74,9 +77,6 @@ def static(model: Path, folder: Path, feed: Feed) -> Path:
             for dim in value.type.tensor_type.shape.dim:
                 if dim.dim_param in sizes:
                     dim.dim_value = sizes[dim.dim_param]
-        version = next(each.version for each in proto.opset_import if each.domain in ("", "ai.onnx"))
-        if version < _OLDEST_OPSET:
-            proto = onnx.version_converter.convert_version(proto, _OLDEST_OPSET)
         onnx.save(proto, path)
 
     return _once(folder / "static.onnx", make)
@@ -100,15 +100,7 @@ def modern(model: Path, folder: Path) -> Path:
     """The model with open dims, constants that no caller can override, and an opset with quantisation per channel."""
 
     def make(path: Path) -> None:
-        proto = onnx.load(model)
-        constants = {tensor.name for tensor in proto.graph.initializer}
-        kept = [value for value in proto.graph.input if value.name not in constants]
-        del proto.graph.input[:]
-        proto.graph.input.extend(kept)
-        version = next(each.version for each in proto.opset_import if each.domain in ("", "ai.onnx"))
-        if version < _OLDEST_OPSET:
-            proto = onnx.version_converter.convert_version(proto, _OLDEST_OPSET)
-        onnx.save(proto, path)
+        onnx.save(_modern(onnx.load(model)), path)
 
     return _once(folder / "modern.onnx", make)
 

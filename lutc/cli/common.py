@@ -22,6 +22,15 @@ Shapes = Annotated[
     typer.Option("--shape", metavar="NAME=1x3x224x224", help="Size of an input; may be given once for each input."),
 ]
 
+ScoreFunction = Annotated[
+    str | None,
+    typer.Option(
+        "--score",
+        metavar="pkg.mod:fn",
+        help="Takes a session, returns a number or one number a sample; higher is better.",
+    ),
+]
+
 _LOG_WIDTH = 160  # of tables where there is no terminal to ask
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lutc.cli.common import Json, Quiet, Shapes, emit, human, megabytes, parse_shapes, progress, table
+from lutc.cli.common import Json, Quiet, ScoreFunction, Shapes, emit, human, megabytes, parse_shapes, progress, table
 from lutc.cli.inspect import layer_table
 from lutc.cli.reproduce import command_line
 from lutc.compile import compile
@@ -32,14 +32,7 @@ def command(
         str,
         typer.Option("--preset", metavar="accurate|balanced|fast|FORM", help="A budget, or a form for all layers."),
     ] = "accurate",
-    score: Annotated[
-        str | None,
-        typer.Option(
-            "--score",
-            metavar="pkg.mod:fn",
-            help="Takes a session, returns a number or one number a sample; higher is better.",
-        ),
-    ] = None,
+    score: ScoreFunction = None,
     max_drop: Annotated[
         float | None,
         typer.Option(

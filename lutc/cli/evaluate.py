@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lutc.bench import open_session
-from lutc.cli.common import Json, Quiet, emit, human, progress, table
+from lutc.cli.common import Json, Quiet, ScoreFunction, emit, human, progress, table
 from lutc.drop import score_line
 from lutc.errors import UsageError
 from lutc.evaluate import evaluate, load_callable
@@ -21,14 +21,7 @@ def command(
         str,
         typer.Option("--data", metavar="SRC", help=".npz, directory of .npy/.npz, or pkg.mod:callable yielding dicts."),
     ],
-    score: Annotated[
-        str | None,
-        typer.Option(
-            "--score",
-            metavar="pkg.mod:fn",
-            help="Takes a session, returns a number or one number a sample; higher is better.",
-        ),
-    ] = None,
+    score: ScoreFunction = None,
     threads: Annotated[int, typer.Option("--threads", min=1)] = 1,
     json: Json = False,
     quiet: Quiet = False,
