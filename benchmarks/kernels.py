@@ -64,19 +64,28 @@ def encode_inputs(rng: np.random.Generator, features: int, size: int, entries: i
     return [np.zeros(features, np.float32), scale, groups, directions, bias, mul]
 
 
+def lookup_seconds(
+    isa: str, codes: Any, table: np.ndarray, gain: int, seconds: float, layout: str | None = None, **geometry: Any
+) -> float:
+    """Least seconds of lookups in a table [C, K, N] or, of a convolution, [N, C, K, kh, kw]; best layout by default."""
+    layout = layout or kernels.layouts_for(isa)[0]
+    op, (n, c, k) = ("lut_conv", table.shape[:3]) if geometry else ("lut_linear", (table.shape[2], *table.shape[:2]))
+    packed = table if layout == "ckn" else kernels.pack_table(table, layout)
+    attrs = {"gain_limit": gain, "codebooks": c, "entries": k, "outputs": n, "layout": layout, **geometry}
+    ones = np.ones(n, np.float32)
+    return minimum(kernels.Step(isa, op, [codes, packed, ones, ones], attrs).repeat, seconds)
+
+
 def lookup_rows(isa: str, seconds: float) -> Iterator[dict[str, Any]]:
     """One row per form and shape of lut_linear."""
     rng = np.random.default_rng(0)
-    layout = kernels.layouts_for(isa)[0]
     for m, c, n in LOOKUP_SHAPES:
         for entries, gain in [(16, 0), (16, 15), (16, 63), (16, 127), (8, 0), (8, 15)]:
             x = rng.normal(size=(m, 4 * c)).astype(np.float32)
             inputs = [x, *encode_inputs(rng, 4 * c, 4, entries, gain)]
             codes = kernels.Step(isa, "lut_encode", inputs, {"gain_limit": gain, "axis": -1}).run()
-            table = kernels.pack_table(rng.integers(-127, 128, (c, entries, n)).astype(np.int8), layout)
-            attrs = {"gain_limit": gain, "codebooks": c, "entries": entries, "outputs": n, "layout": layout}
-            ones = np.ones(n, np.float32)
-            best = minimum(kernels.Step(isa, "lut_linear", [codes, table, ones, ones], attrs).repeat, seconds)
+            table = rng.integers(-127, 128, (c, entries, n)).astype(np.int8)
+            best = lookup_seconds(isa, codes, table, gain, seconds)
             yield {
                 "bench": "lut_linear",
                 "isa": isa,
@@ -110,16 +119,13 @@ def encode_rows(isa: str, seconds: float) -> Iterator[dict[str, Any]]:
 def whole_rows(isa: str, seconds: float) -> Iterator[dict[str, Any]]:
     """Linear layers, encode and lookup apart and together."""
     rng = np.random.default_rng(0)
-    layout = kernels.layouts_for(isa)[0]
     for (m, d, n), v, gain in WHOLE:
         x = rng.normal(size=(m, d)).astype(np.float32)
         encode = kernels.Step(
             isa, "lut_encode", [x, *encode_inputs(rng, d, v, 16, gain)], {"gain_limit": gain, "axis": -1}
         )
-        codes, c, ones = encode.run(), d // v, np.ones(n, np.float32)
-        table = kernels.pack_table(rng.integers(-127, 128, (c, 16, n)).astype(np.int8), layout)
-        attrs = {"gain_limit": gain, "codebooks": c, "entries": 16, "outputs": n, "layout": layout}
-        linear = minimum(kernels.Step(isa, "lut_linear", [codes, table, ones, ones], attrs).repeat, seconds)
+        codes, c = encode.run(), d // v
+        linear = lookup_seconds(isa, codes, rng.integers(-127, 128, (c, 16, n)).astype(np.int8), gain, seconds)
         encoded = minimum(encode.repeat, seconds)
         yield {
             "bench": "linear",
@@ -135,18 +141,14 @@ def whole_rows(isa: str, seconds: float) -> Iterator[dict[str, Any]]:
 def conv_rows(isa: str, seconds: float) -> Iterator[dict[str, Any]]:
     """3x3 convolutions, encode and lookup apart."""
     rng = np.random.default_rng(0)
-    layout = kernels.layouts_for(isa)[0]
     for channels, size, n in CONVS:
         for v, gain in [(8, 0), (4, 15), (4, 63)]:
             x = rng.normal(size=(1, channels, size, size)).astype(np.float32)
             inputs = [x, *encode_inputs(rng, channels, v, 16, gain)]
             encode = kernels.Step(isa, "lut_encode", inputs, {"gain_limit": gain, "axis": 1})
             codes, c = encode.run(), channels // v
-            table = kernels.pack_table(rng.integers(-127, 128, (n, c, 16, 3, 3)).astype(np.int8), layout)
-            attrs = {"gain_limit": gain, "codebooks": c, "entries": 16, "outputs": n, "layout": layout}
-            attrs |= {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
-            ones = np.ones(n, np.float32)
-            conv = minimum(kernels.Step(isa, "lut_conv", [codes, table, ones, ones], attrs).repeat, seconds)
+            table = rng.integers(-127, 128, (n, c, 16, 3, 3)).astype(np.int8)
+            conv = lookup_seconds(isa, codes, table, gain, seconds, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
             encoded = minimum(encode.repeat, seconds)
             yield {
                 "bench": "lut_conv",
@@ -167,11 +169,8 @@ def gather_rows(isa: str, seconds: float) -> Iterator[dict[str, Any]]:
     for m in (1, 2, 4, 8, 16):
         x = rng.normal(size=(m, 4 * c)).astype(np.float32)
         codes = kernels.Step(isa, "lut_encode", [x, *encode_inputs(rng, 4 * c, 4, 16, 15)], {"gain_limit": 15}).run()
-        ones = np.ones(n, np.float32)
         for layout in dict.fromkeys(["ckn", kernels.layouts_for(isa)[0]]):
-            attrs = {"gain_limit": 15, "codebooks": c, "entries": 16, "outputs": n, "layout": layout}
-            packed = table if layout == "ckn" else kernels.pack_table(table, layout)
-            best = minimum(kernels.Step(isa, "lut_linear", [codes, packed, ones, ones], attrs).repeat, seconds)
+            best = lookup_seconds(isa, codes, table, 15, seconds, layout)
             yield {
                 "bench": "small batch",
                 "isa": isa,

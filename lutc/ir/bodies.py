@@ -6,6 +6,21 @@ from lutc.ir.graph import LUTC_DOMAIN, OPSET
 
 HEADER = f'<domain: "{LUTC_DOMAIN}", opset_import: ["" : {OPSET}]>\n'
 
+ROWS = """
+    leading = Shape <end: int = -1> (x)
+    features_v = Shape <start: int = -1> (x)
+    count_v = ReduceProd <keepdims: int = 1> (leading)
+    rows_shape = Concat <axis: int = 0> (count_v, features_v)
+    rows = Reshape <allowzero: int = 1> (x, rows_shape)
+"""
+"""Nodes that make `rows` [rows, features] of `x` [..., features]."""
+
+LIKE_X = """
+    y_shape = Concat <axis: int = 0> (leading, outputs_v)
+    y = Reshape <allowzero: int = 1> (y_rows, y_shape)
+"""
+"""Nodes that make `y` [..., outputs] of `y_rows` [rows, outputs], `outputs_v` and what `ROWS` made."""
+
 
 def exact_convolution(image: str) -> str:
     """Nodes that make `acc`, the float32 convolution of integers `image` with the integers `kernel` (float32 both).

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnx.parser
 import onnx_ir as ir
 
-from lutc.ir.bodies import HEADER, exact_convolution
+from lutc.ir.bodies import HEADER, LIKE_X, ROWS, exact_convolution
 
 _QUANTISE = """
     zero = Constant <value_float: float = 0.0> ()
@@ -34,12 +34,8 @@ _QUANTISE = """
 _INT8_LINEAR = (
     HEADER
     + "Int8Linear (x, weight, scale, bias) => (y) {"
+    + ROWS
     + """
-    leading = Shape <end: int = -1> (x)
-    features_v = Shape <start: int = -1> (x)
-    count_v = ReduceProd <keepdims: int = 1> (leading)
-    rows_shape = Concat <axis: int = 0> (count_v, features_v)
-    rows = Reshape <allowzero: int = 1> (x, rows_shape)
     axes = Constant <value_ints: ints = [1]> ()
 """
     + _QUANTISE
@@ -52,10 +48,9 @@ _INT8_LINEAR = (
     product = Mul (acc, step)
     y_rows = Add (product, bias)
     outputs_v = Shape (scale)
-    y_shape = Concat <axis: int = 0> (leading, outputs_v)
-    y = Reshape <allowzero: int = 1> (y_rows, y_shape)
-}
 """
+    + LIKE_X
+    + "}"
 )
 
 _INT8_CONV = (

@@ -16,7 +16,7 @@ import numpy as np
 import onnx.parser
 import onnx_ir as ir
 
-from lutc.ir.bodies import HEADER, exact_convolution
+from lutc.ir.bodies import HEADER, LIKE_X, ROWS, exact_convolution
 from lutc.ir.expand import expand_functions
 from lutc.ir.graph import LUTC_DOMAIN as DOMAIN
 from lutc.ir.graph import array, attribute
@@ -95,13 +95,7 @@ _LUT_LINEAR = (
     HEADER
     + f"LutLinear <gain_limit> {_SIGNATURE} {{"
     + _INDICES
-    + """
-    leading = Shape <end: int = -1> (x)
-    features_v = Shape <start: int = -1> (x)
-    count_v = ReduceProd <keepdims: int = 1> (leading)
-    rows_shape = Concat <axis: int = 0> (count_v, features_v)
-    rows = Reshape <allowzero: int = 1> (x, rows_shape)
-"""
+    + ROWS
     + _ENCODE
     + """
     outputs_v = Shape (scale)
@@ -113,10 +107,9 @@ _LUT_LINEAR = (
     acc = Cast <to: int = 1> (acc_d)
     scaled_acc = Mul (acc, scale)
     y_rows = Add (scaled_acc, bias)
-    y_shape = Concat <axis: int = 0> (leading, outputs_v)
-    y = Reshape <allowzero: int = 1> (y_rows, y_shape)
-}
 """
+    + LIKE_X
+    + "}"
 )
 
 _LUT_CONV = (
