@@ -345,6 +345,11 @@ LUTC_INLINE __m256i magnitudes(const uint8_t* gains) {
   return _mm256_maddubs_epi16(_mm256_abs_epi8(load(gains)), _mm256_set1_epi8(1));
 }
 
+LUTC_INLINE int64_t largest_word(__m256i v) {
+  const __m128i words = _mm_max_epu16(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+  return 65535 - _mm_extract_epi16(_mm_minpos_epu16(_mm_xor_si128(words, _mm_set1_epi16(-1))), 0);
+}
+
 /// No window of so many units has a larger sum of magnitudes of gains.
 bool window_fits(const __m256i* sums, int64_t units, int64_t window, int64_t largest) {
   __m256i most = _mm256_setzero_si256();
@@ -360,20 +365,19 @@ bool window_fits(const __m256i* sums, int64_t units, int64_t window, int64_t lar
   return _mm256_movemask_epi8(_mm256_cmpgt_epi16(most, _mm256_set1_epi16(static_cast<int16_t>(largest)))) == 0;
 }
 
-/// Units of the longest windows that the gains of a panel of rows allow. Memory: two vectors a unit.
+/// Units of the longest windows that the gains of a panel of rows allow, nearly. Memory: two vectors a unit.
 int64_t longest_window(const EncodeView& e, const uint8_t* gains, __m256i* sums) {
-  const int64_t units = unit_count(e), least = least_window(e);
-  for (int64_t u = 0; u < units; ++u) {
-    sums[2 * u] = magnitudes(gains + u * 4 * kRows);
-    sums[2 * u + 1] = magnitudes(gains + u * 4 * kRows + kRows);
+  const int64_t units = unit_count(e), least = least_window(e), largest = kWindowSum / e.entry_limit;
+  __m256i totals[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+  for (int64_t u = 0; u < 2 * units; ++u) {
+    sums[u] = magnitudes(gains + u / 2 * 4 * kRows + u % 2 * kRows);
+    totals[u % 2] = _mm256_adds_epu16(totals[u % 2], sums[u]);
   }
-  int64_t window = least;
-  while (window < units && window - least < kMostAddedUnits) {
-    const int64_t longer = lesser(window + (window + 3) / 4, least + kMostAddedUnits);
-    if (!window_fits(sums, units, longer, kWindowSum / e.entry_limit)) break;
-    window = longer;
-  }
-  return window;
+  const int64_t most = largest_word(_mm256_max_epu16(totals[0], totals[1]));
+  // Even gains would make full windows of this many units, in the row that has most of them; others make less.
+  int64_t window = lesser(lesser(units, least + kMostAddedUnits), most > 0 ? largest * units / most : units);
+  while (window > least && !window_fits(sums, units, window, largest)) window -= 1 + window / 16;
+  return window > least ? window : least;
 }
 
 /// Starts of windows: minus 128 times the sums of their gains.
