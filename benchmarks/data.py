@@ -1,8 +1,9 @@
-"""Where benchmark data lies: the folder named by the environment variable LUTC_DATA, by default `.data`."""
+"""Where benchmark data lies (the folder named by LUTC_DATA, by default `.data`), and files that are made once."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -19,3 +20,21 @@ def data_folder(*parts: str) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"{path}: not found; README.md says where to get it (LUTC_DATA names the folder)")
     return path
+
+
+def made(path: Path, make: Callable[[Path], object]) -> Path:
+    """`path`, which `make` writes under another name: it is whole or it is not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{os.getpid()}-{path.name}")
+    try:
+        make(temporary)
+        os.replace(temporary, path)
+    finally:
+        for left in path.parent.glob(f"{os.getpid()}-*"):
+            left.unlink()
+    return path
+
+
+def made_once(path: Path, make: Callable[[Path], object]) -> Path:
+    """`path`, made unless it is there."""
+    return path if path.exists() else made(path, make)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.data import data_folder
+from benchmarks.data import data_folder, made_once
 from tests.models import export_encoder, export_minilm, minilm_folder
 
 WORK = Path("build/benchmarks")
@@ -44,15 +44,13 @@ class Network:
     transformer: bool = False
 
 
-def _kept(name: str, make: Callable[[Path], object]) -> Path:
-    """The file `name` in the work folder, made once; a broken export leaves nothing behind."""
-    path = WORK / name
-    if not path.exists():
-        WORK.mkdir(parents=True, exist_ok=True)
-        temporary = WORK / f"{os.getpid()}-{name}"
-        make(temporary)
-        os.replace(temporary, path)
-    return path
+def write_onnx(network: Any, inputs: tuple[Any, ...], path: Path, **names: Any) -> None:
+    """Writes a PyTorch module as ONNX, opset 17; `names` as torch.onnx.export takes them."""
+    import torch
+
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(network, inputs, str(path), dynamo=False, opset_version=17, **names)
 
 
 def token_feed(tokens: int, vocabulary: int = 30000) -> Feed:
@@ -75,11 +73,8 @@ def _export_layers(path: Path, layers: int, tokens: int) -> None:
     """The bare encoder layers of BERT-base: `hidden` float32 [1, tokens, 768] in, `output` alike out."""
     import torch
 
-    with torch.no_grad():
-        torch.onnx.export(
-            bert_encoder(layers).encoder, (torch.zeros(1, tokens, 768),), str(path), dynamo=False, opset_version=17,
-            input_names=["hidden"], output_names=["output"],
-        )  # fmt: skip
+    example = torch.zeros(1, tokens, 768)
+    write_onnx(bert_encoder(layers).encoder, (example,), path, input_names=["hidden"], output_names=["output"])
 
 
 def _minilm_module() -> Any:
@@ -98,7 +93,7 @@ def _image_feed(name: str, height: int, width: int) -> Feed:
 
 def minilm(tokens: int = 128) -> Network:
     """all-MiniLM-L6-v2: 6 layers, 384 features."""
-    find = functools.partial(_kept, "minilm.onnx", export_minilm)
+    find = functools.partial(made_once, WORK / "minilm.onnx", export_minilm)
     return Network("minilm", f"1x{tokens}", find, token_feed(tokens), _minilm_module, True)
 
 
@@ -108,14 +103,14 @@ def bert_base(tokens: int = 128) -> Network:
     def make(path: Path) -> None:
         export_encoder(bert_encoder(), path, "torchscript", token_types=True)
 
-    find = functools.partial(_kept, "bert-base.onnx", make)
+    find = functools.partial(made_once, WORK / "bert-base.onnx", make)
     return Network("bert-base", f"1x{tokens}", find, token_feed(tokens), bert_encoder, True)
 
 
 def six_layers(tokens: int = 64) -> Network:
     """Six encoder layers of BERT-base without embeddings: the headline setting of LUT-NN."""
     make = functools.partial(_export_layers, layers=6, tokens=tokens)
-    find = functools.partial(_kept, f"bert-six-layers-{tokens}.onnx", make)
+    find = functools.partial(made_once, WORK / f"bert-six-layers-{tokens}.onnx", make)
     return Network("bert-six-layers", f"1x{tokens}", find, _hidden_feed(tokens), lambda: bert_encoder(6).encoder, True)
 
 

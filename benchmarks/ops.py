@@ -10,7 +10,6 @@ the peers' alike.
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 
 from benchmarks import command, harness, variants
 from benchmarks.artifacts import RANDOM_TABLES, Artifacts, bound_call, open_artifact
+from benchmarks.data import made_once
 from benchmarks.networks import WORK
 from benchmarks.peers import PEERS, Workload, in_turn, limited, open_peers
 from benchmarks.single_layers import Conv, Layer, Linear, inputs
@@ -71,14 +71,7 @@ def forms_of(layer: Layer, forms: Sequence[str]) -> list[str]:
 
 def model_of(layer: Layer) -> Path:
     """The layer's ONNX file, in a folder of its own; made once."""
-    folder = WORK / "ops" / layer.shape.replace("->", "-")
-    folder.mkdir(parents=True, exist_ok=True)
-    model = folder / "layer.onnx"
-    if not model.exists():
-        temporary = folder / f"{os.getpid()}.onnx"
-        layer.write(temporary)
-        os.replace(temporary, model)
-    return model
+    return made_once(WORK / "ops" / layer.shape.replace("->", "-") / "layer.onnx", layer.write)
 
 
 def measure(

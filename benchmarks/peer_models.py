@@ -9,31 +9,18 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx.version_converter
 
+from benchmarks.data import made_once
+
 _OLDEST_OPSET = 13  # of quantisation per channel
 
 Feed = Mapping[str, np.ndarray]
-
-
-def _once(path: Path, make: Callable[[Path], object]) -> Path:
-    """`path`, made through a temporary file unless it is there."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{os.getpid()}-{path.name}")
-        try:
-            with _quiet():
-                make(temporary)
-            os.replace(temporary, path)
-        finally:
-            for left in path.parent.glob(f"{os.getpid()}-*"):
-                left.unlink()
-    return path
 
 
 @contextlib.contextmanager
@@ -79,7 +66,7 @@ def static(model: Path, folder: Path, feed: Feed) -> Path:
                     dim.dim_value = sizes[dim.dim_param]
         onnx.save(proto, path)
 
-    return _once(folder / "static.onnx", make)
+    return made_once(folder / "static.onnx", _quiet()(make))
 
 
 def dynamic_int8(model: Path, folder: Path, name: str) -> Path:
@@ -93,7 +80,7 @@ def dynamic_int8(model: Path, folder: Path, name: str) -> Path:
         options = {"DefaultTensorType": onnx.TensorProto.FLOAT}
         quantize_dynamic(prepared, path, per_channel=True, weight_type=QuantType.QInt8, extra_options=options)
 
-    return _once(folder / f"{name}.onnx", make)
+    return made_once(folder / f"{name}.onnx", _quiet()(make))
 
 
 def modern(model: Path, folder: Path) -> Path:
@@ -102,7 +89,7 @@ def modern(model: Path, folder: Path) -> Path:
     def make(path: Path) -> None:
         onnx.save(_modern(onnx.load(model)), path)
 
-    return _once(folder / "modern.onnx", make)
+    return made_once(folder / "modern.onnx", _quiet()(make))
 
 
 def qdq(model: Path, folder: Path, *feeds: Feed, unsigned: bool, scope: str, optimise: bool) -> Path:
@@ -151,4 +138,4 @@ def qdq(model: Path, folder: Path, *feeds: Feed, unsigned: bool, scope: str, opt
             },
         )  # fmt: skip
 
-    return _once(folder / name, make)
+    return made_once(folder / name, _quiet()(make))

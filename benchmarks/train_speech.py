@@ -8,10 +8,9 @@ PyTorch on one CPU thread, a few minutes; the seed is fixed. Speakers of the sel
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,8 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks import speech
-from benchmarks.networks import WORK
+from benchmarks.data import made
+from benchmarks.networks import WORK, write_onnx
 
 CHANNELS = 48
 BATCH = 64
@@ -115,16 +115,10 @@ def train(epochs: int) -> Res8:
 
 def export(network: Any, path: Path) -> None:
     """Writes ONNX, opset 17: `features` float32 [batch, 1, 98, 40] in, `logits` float32 [batch, 10] out."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{os.getpid()}-{path.name}")
     example = torch.zeros(2, 1, speech.FRAMES, speech.BANDS)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            network, (example,), str(temporary), dynamo=False, opset_version=17, input_names=["features"],
-            output_names=["logits"], dynamic_axes={"features": {0: "batch"}, "logits": {0: "batch"}},
-        )  # fmt: skip
-    os.replace(temporary, path)
+    axes = {"features": {0: "batch"}, "logits": {0: "batch"}}
+    names = {"input_names": ["features"], "output_names": ["logits"], "dynamic_axes": axes}
+    made(path, partial(write_onnx, network, (example,), **names))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -8,10 +8,9 @@ PyTorch on one CPU thread, a few minutes; the seed is fixed. Needs torch, transf
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks import minilm, sst2
-from benchmarks.networks import WORK
+from benchmarks.data import made
+from benchmarks.networks import WORK, write_onnx
 from tests.models import minilm_folder
 
 TRAINED_LAYERS = 3
@@ -95,20 +95,13 @@ def train(phrases: int) -> Classifier:
 
 def export(network: Classifier, path: Path) -> None:
     """Writes ONNX, opset 17: the three int64 [batch, sequence] inputs of BERT in, `logits` float32 [batch, 2] out."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{os.getpid()}-{path.name}")
     ids = torch.randint(5, 150, (2, 9), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     mask[1, 6:] = 0
     names = ["input_ids", "attention_mask", "token_type_ids"]
     axes = {name: {0: "batch", 1: "sequence"} for name in names} | {"logits": {0: "batch"}}
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            network, (ids, mask, torch.zeros_like(ids)), str(temporary), dynamo=False, opset_version=17,
-            input_names=names, output_names=["logits"], dynamic_axes=axes,
-        )  # fmt: skip
-    os.replace(temporary, path)
+    options = {"input_names": names, "output_names": ["logits"], "dynamic_axes": axes}
+    made(path, partial(write_onnx, network, (ids, mask, torch.zeros_like(ids)), **options))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
