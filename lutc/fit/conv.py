@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from lutc.fit.encode import decode_rows, encode_rows
 from lutc.fit.encoder import FittedEncoder, even_groups, fit_encoder, pad_groups
-from lutc.fit.factored import round_factors, stays_tied
+from lutc.fit.factored import factored_clips, round_factors, stays_tied
 from lutc.fit.linear import HELD_OUT, Factors, FittedLayer, atom_matrix, refits_entries, usage
 from lutc.fit.table_bits import choose_limit
-from lutc.fit.tables import FittedTable, Moments, fit_table, round_table, rounding_noise
+from lutc.fit.tables import CLIPS, FittedTable, Moments, fit_table, round_table, rounding_noise
 from lutc.forms import Form
 from lutc.ir.parameters import ConvParameters
 
@@ -153,13 +153,6 @@ def fit_conv(
         fits.append(_fit_group(windows, encoded, view, columns, dense, free=free))
     pooled = _pooled(fits)
     usages = np.stack([view.usage(windows, encoded, second=True) for view in views])
-    rows = sum(len(window.y) for window in windows)
-    limit = choose_limit(
-        form,
-        pooled.error * sum(fit.variance for fit in fits) / max(rows, 1),
-        lambda n: sum(rounding_noise(fit.table.table, square, n) for fit, square in zip(fits, usages, strict=True)),
-        narrow=narrow,
-    )
     product = np.empty_like(weight)
     for part, fit in zip(parts, fits, strict=True):
         kernel = fit.table.weights.reshape(*geometry.kernel_shape, per_group, per_output)
@@ -167,6 +160,15 @@ def fit_conv(
     expand = None
     table_size = outputs * codebooks * entries * taps
     tied = stays_tied(size, pooled, free=free, factors=encoder.atoms.size + weight.size, table=table_size)
+    positions = sum(len(window.y) for window in windows)
+
+    def noise(limit: int) -> float:
+        clips = factored_clips(limit) if tied else CLIPS
+        pairs = zip(fits, usages, strict=True)
+        return sum(rounding_noise(fit.table.table, square, limit, clips) for fit, square in pairs)
+
+    held_out = pooled.error * sum(fit.variance for fit in fits) / max(positions, 1)
+    limit = choose_limit(form, held_out, noise, narrow=narrow)
     if tied:
         factored = round_factors(encoder.atoms, product, groups, usages, group=group, limit=limit)
         expand, table, scale = factored.factors, factored.table, factored.scale

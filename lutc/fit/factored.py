@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -138,12 +139,14 @@ def _column_steps(planes: npt.NDArray, importance: Doubles) -> Doubles:
     return np.where(largest > 0, chosen, 0)
 
 
-def _table_scales(factors: TableFactors, step: Doubles, usage: Doubles, limit: int) -> Floats:
-    """Scale of each column of the table that the rounded factors make, clipped as `round_table` does.
+def factored_clips(limit: int) -> Sequence[float]:
+    """Clipping points for tables made from factors: ExpandTable clips at 127, to entries below that nothing does."""
+    return CLIPS if limit == 127 else (1.0,)
 
-    ExpandTable clips at 127: where entries are to stay below that, nothing is clipped.
-    """
-    clips = CLIPS if limit == 127 else (1.0,)
+
+def _table_scales(factors: TableFactors, step: Doubles, usage: Doubles, limit: int) -> Floats:
+    """Scale of each column of the table that the rounded factors make, clipped as `round_table` does."""
+    clips = factored_clips(limit)
     codebooks, group, outputs = len(factors.atoms), factors.group, len(step)
     rows = factors.weight.astype(np.float32)
     if factors.convolution:

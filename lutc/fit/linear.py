@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from lutc.fit.encode import decode_rows, encode_rows, lookup_chunks, lookup_linear
 from lutc.fit.encoder import FittedEncoder, even_groups, fit_encoder, pad_groups
-from lutc.fit.factored import round_factors, stays_tied
+from lutc.fit.factored import factored_clips, round_factors, stays_tied
 from lutc.fit.projection import apply_projection, fit_projection
 from lutc.fit.table_bits import choose_limit
-from lutc.fit.tables import Moments, fit_table, round_table, rounding_noise
+from lutc.fit.tables import CLIPS, Moments, fit_table, round_table, rounding_noise
 from lutc.forms import Form
 from lutc.ir.expand import TableFactors
 from lutc.ir.parameters import LookupParameters, ProjectParameters
@@ -148,15 +148,15 @@ def fit_linear(
     held_out = _moments(encoder, codes[:, held], gains[:, held], y[held], free)
     tables = fit_table(train, held_out, atom_matrix(encoder), weight, free=free)
     mean_gain, mean_square = usage(codes, gains, entries)
-    limit = choose_limit(
-        form,
-        tables.error * float(y[held].var(axis=0, dtype=np.float64).sum()),
-        lambda n: rounding_noise(tables.table, mean_square, n),
-        narrow=narrow,
-    )
     expand = None
     factors_size = encoder.atoms.size + tables.weights.size
     tied = stays_tied(size, tables, free=free, factors=factors_size, table=tables.table.size)
+    limit = choose_limit(
+        form,
+        tables.error * float(y[held].var(axis=0, dtype=np.float64).sum()),
+        lambda n: rounding_noise(tables.table, mean_square, n, factored_clips(n) if tied else CLIPS),
+        narrow=narrow,
+    )
     if tied:
         factored = round_factors(encoder.atoms, tables.weights, encoder.groups, mean_square[None], limit=limit)
         expand, table, scale = factored.factors, factored.table, factored.scale

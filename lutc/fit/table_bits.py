@@ -14,8 +14,8 @@ from lutc.forms import Form
 LARGEST = {8: 127, 7: 63, 6: 31}
 """Largest magnitude of an entry, by bits."""
 
-FREE = 0.005
-"""Fewer bits are free where they add at most this part to a layer's held-out error."""
+FREE = 0.01
+"""Fewer bits are free where they add at most this part to a layer's held-out error, as factors are for tables."""
 
 
 def choose_limit(form: Form, error: float, noise: Callable[[int], float], *, narrow: bool) -> int:

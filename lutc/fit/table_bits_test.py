@@ -35,7 +35,7 @@ def error(got, want):
     return float(((got - want) ** 2).sum() / ((want - want.mean()) ** 2).sum())
 
 
-@pytest.mark.parametrize(("noise", "limit"), [((1, 1.0, 5.9), 31), ((1, 2.0, 6.1), 63), ((1, 6.1, 20), 127)])
+@pytest.mark.parametrize(("noise", "limit"), [((1, 1.0, 10.9), 31), ((1, 2.0, 11.1), 63), ((1, 11.1, 20), 127)])
 def test_the_fewest_bits_that_are_free(noise, limit):
     made = dict(zip((127, 63, 31), noise, strict=True))
     form = Form.parse("gain-v4")

@@ -268,7 +268,7 @@ def round_table(
     return np.clip(integers, -limit, limit).astype(np.int8), scale
 
 
-def rounding_noise(table: Floats, weight: npt.NDArray, limit: int) -> float:
+def rounding_noise(table: Floats, weight: npt.NDArray, limit: int, clips: Sequence[float] = CLIPS) -> float:
     """Squared error, summed over columns, that `round_table` adds to an output; arguments as there."""
-    integers, scale = round_table(table, weight, limit)
+    integers, scale = round_table(table, weight, limit, clips)
     return float(weight @ np.square(integers * scale - table).sum(axis=1, dtype=np.float64))
