@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -10,11 +11,23 @@ import onnx_ir as ir
 
 from lutc.ir.graph import LUTC_DOMAIN, OPSET
 
-STEPS = 2047
+STEPS = 127
 """Largest magnitude of the integers that stand for q, k and v where the products are integer."""
 
-WEIGHTS = 4095
-"""Largest of the integers that stand for the exponentials there."""
+HALVING = 22
+"""How many steps below the largest score of a row halve a weight there."""
+
+DISTANCE = np.float32(HALVING / math.log(2))
+"""Steps of one unit of the score."""
+
+FARTHEST = 255
+"""The last step: it weighs nothing."""
+
+WEIGHT = np.float32(254.7)
+"""What the largest score of a row weighs, before rounding."""
+
+ROUNDING = np.array([0.625, 0.125, 0.875, 0.375], np.float32)
+"""What is added to the weights of key 4 i + j before they are rounded down: element i modulo 4."""
 
 
 def attention_function() -> ir.Function:
@@ -83,23 +96,36 @@ def attention_function() -> ir.Function:
         def number(x: float) -> ir.Value:
             return emit("Constant", value=ir.tensor(np.float32(x)))
 
+        def wide(x: ir.Value) -> ir.Value:
+            return emit("Cast", x, to=ir.DataType.DOUBLE)
+
         # Axes count from the front: ONNX Runtime's reductions of empty tensors take no negative ones.
         def integers(x: ir.Value, axis: int) -> tuple[ir.Value, ir.Value]:
             """X as multiples (float64) of a step (float32) along an axis."""
             largest = emit("ReduceMax", emit("Abs", x), constant(axis), keepdims=1)
             inverse = emit("Where", emit("Equal", largest, number(0)), number(0), emit("Div", number(STEPS), largest))
             rounded = emit("Round", emit("Clip", emit("Mul", x, inverse), number(-STEPS), number(STEPS)))
-            return emit("Cast", rounded, to=ir.DataType.DOUBLE), emit("Div", largest, number(STEPS))
+            return wide(rounded), emit("Div", largest, number(STEPS))
+
+        def weights(distance: ir.Value) -> ir.Value:
+            """Distances below the largest score as weights (float64): rounded down after what their keys add."""
+            decay = emit("Constant", value=ir.tensor(np.float64(-math.log(2) / HALVING)))
+            exact = emit("Mul", emit("Exp", emit("Mul", wide(distance), decay)), wide(number(WEIGHT)))
+            position = emit("Range", *(emit("Squeeze", x) for x in (constant(0), keys, one)))
+            quad = emit("Mod", emit("Div", position, constant(4)), constant(4))
+            added = emit("Gather", emit("Constant", value=ir.tensor(ROUNDING)), quad)
+            return emit("Floor", emit("Add", exact, wide(added)))
 
         (query_q, query_step), (key_q, key_step) = integers(query, 4), integers(key, 3)
         value_q, value_step = integers(value, 3)
         products = emit("Cast", emit("MatMul", query_q, key_q), to=ir.DataType.FLOAT)
         scores = masked(emit("Mul", products, emit("Mul", query_step, key_step)))
-        above = emit("Sub", scores, emit("ReduceMax", scores, constant(3), keepdims=1))
-        p = emit("Round", emit("Mul", emit("Exp", above), number(WEIGHTS)))
-        total = emit("ReduceSum", p, constant(3), keepdims=1)
-        wide = emit("Cast", emit("Reshape", p, by_group, allowzero=1), to=ir.DataType.DOUBLE)
-        mixed = emit("Cast", emit("MatMul", wide, value_q), to=ir.DataType.FLOAT)
+        below = emit("Sub", emit("ReduceMax", scores, constant(3), keepdims=1), scores)
+        distance = emit("Min", emit("Round", emit("Mul", below, number(DISTANCE))), number(FARTHEST))
+        p = weights(distance)
+        total = emit("Cast", emit("ReduceSum", p, constant(3), keepdims=1), to=ir.DataType.FLOAT)
+        by_value = emit("Reshape", p, by_group, allowzero=1)
+        mixed = emit("Cast", emit("MatMul", by_value, value_q), to=ir.DataType.FLOAT)
         totals = emit("Concat", batch, kv_heads, groups, length, one, axis=0)
         return emit("Div", emit("Mul", mixed, value_step), emit("Reshape", total, totals, allowzero=1))
 

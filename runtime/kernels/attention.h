@@ -1,12 +1,12 @@
 // Attention whose two products are integer (docs/operators.md, Attention with `quantised`).
 //
-// One head at a time: its keys and values are quantised and packed once, then blocks of query rows go through scores,
-// weights and the mix of values. A *pair* is two neighbouring int16 of the summed axis, multiplied and added by one
-// lane (vpdpwssd, vpmaddwd). What is packed lies in panels [panel][pair][column][2], columns being keys for the scores
-// and features for the mix; missing columns and the second half of an odd pair hold zero.
+// Queries lie in the lanes throughout. A tile is `lanes` queries of one head: their scores [key][lane], their weights
+// and their outputs [feature][lane] all go down the lanes, so that neither softmax nor any layout of q, k, v and y,
+// position by position or feature by feature, needs sums across lanes. A *quad* is four neighbouring integers of the
+// summed axis, multiplied and added by one lane (vpdpbusd; two vpmaddwd on 16 bits). What is packed lies
+// [quad][column], columns being queries, keys or features; missing ones and the rest of the last quad add nothing.
 //
-// A row (q, k) or column (v) that holds NaN or infinity gets NaN for its step, so that NaN reaches what it would reach
-// in float.
+// A column that holds NaN or infinity gets NaN for its step, so that NaN reaches what it would reach in float.
 #pragma once
 
 #include <cstdint>
@@ -15,30 +15,55 @@
 
 namespace lutc::kernels {
 
+/// Values [column][depth] in float32; one of the strides is 1.
+struct AttentionColumns {
+  const float* x;
+  int64_t column_stride, depth_stride;
+  int64_t columns, depth;
+};
+
+/// What is added to the scores of a tile.
+struct AttentionMask {
+  const float* x;      ///< null: nothing
+  int64_t key_stride;  ///< from one key to the next, 0: the same for all
+  bool by_query;       ///< `lanes` values a key, not one
+};
+
+/// A tile of queries against the keys of a head.
+struct AttentionScores {
+  int64_t queries;  ///< of the tile, the others are not there
+  int64_t keys, quads;
+  const void* q;  ///< of `lanes` columns
+  const float* query_steps;
+  const void* packed;  ///< keys in `columns` columns
+  int64_t columns;
+  const int32_t* starts;
+  const float* key_steps;
+  AttentionMask mask;
+  float* scores;   ///< [keys rounded up to 16][lanes]
+  float* largest;  ///< [lanes]
+};
+
 struct AttentionKernels {
-  int panel;       ///< columns of one panel
-  int block_rows;  ///< query rows of one register block
+  int lanes;       ///< queries of a tile
+  int columns;     ///< packed columns are a multiple of this
+  int quad_bytes;  ///< of four packed integers
 
-  /// q[row][pair][2] = the row in -2047 .. 2047, steps[row] = what one unit is worth.
-  void (*quantise_rows)(const float* x, int64_t stride, int64_t rows, int64_t d, int16_t* q, float* steps);
-  /// The same into panels of keys; steps (a whole number of panels, zero where there is no key) are times `scale`.
-  void (*pack_keys)(const float* k, int64_t stride, int64_t keys, int64_t d, float scale, int16_t* panels,
-                    float* steps);
-  /// Features column by column, pairs along the keys; steps in whole panels, zero where there is no feature.
-  void (*pack_values)(const float* v, int64_t stride, int64_t keys, int64_t d, int16_t* panels, float* steps);
-
-  /// sums[row][key] for every column of the panels that hold a key.
-  void (*scores)(const int16_t* q, const int16_t* panels, int64_t rows, int64_t keys, int64_t pairs, int32_t* sums,
-                 int64_t stride);
-  /// weights[row][key] = rint(4095 exp(s - largest s)) with s = sum * key_step * query_step + mask (null: none; a null
-  /// row: nothing to add); zero follows up to a whole number of 32. inverses[row] = 1 / (sum of the weights), NaN where
-  /// a score is NaN or all are -inf. The sums are overwritten.
-  void (*weigh)(int32_t* sums, int64_t stride, const float* key_steps, const float* query_steps,
-                const float* const* masks, int64_t rows, int64_t keys, int16_t* weights, int64_t weight_stride,
+  /// Every column in -127 .. 127 by its largest magnitude; steps[column] = scale times what one unit is worth, 0 where
+  /// there is no column. starts: null for values and queries; what sums with a key's column start from.
+  void (*pack)(const AttentionColumns& in, bool queries, float scale, void* packed, int64_t columns, float* steps,
+               int32_t* starts);
+  /// scores = sum * key_step * query_step + mask, -inf up to a multiple of 16 keys; the largest that is not NaN.
+  void (*score)(const AttentionScores& job);
+  /// weights[quad][lane] = attention_weights() of how far the scores are below the largest; inverses = 1 / (sum of the
+  /// weights), NaN where a score is NaN or infinite or all are -inf.
+  void (*weigh)(const float* scores, const float* largest, int64_t queries, int64_t keys, void* weights,
                 float* inverses);
-  /// y[row][feature] = sum over keys of weight * value * step * inverses[row], in blocks of 128 keys.
-  void (*mix)(const int16_t* weights, int64_t weight_stride, const int16_t* panels, int64_t rows, int64_t keys,
-              int64_t d, const float* steps, const float* inverses, float* y, int64_t y_stride);
+  /// y[feature][query] = sum over keys of weight * value * inverses[query] * steps[feature].
+  void (*mix)(const void* weights, const void* values, int64_t columns, int64_t queries, int64_t keys, int64_t features,
+              const float* steps, const float* inverses, float* y, int64_t feature_stride);
+  /// y[column][row] = x[row][column]
+  void (*turn)(const float* x, int64_t x_stride, int64_t rows, int64_t columns, float* y, int64_t y_stride);
 };
 
 /// Never null; falls back to the scalar table when the library was built without this ISA.
@@ -46,17 +71,19 @@ const AttentionKernels* attention_kernels(Isa isa);
 
 namespace attention {
 
-constexpr float kLevels = 2047.0f;          ///< of q, k and v
-constexpr float kWeightLevels = 4095.0f;    ///< of the weights
-constexpr int64_t kMostFeatures = 511;      ///< 511 * 2047^2 < 2^31
-constexpr int64_t kBlockKeys = 128;         ///< 128 * 4095 * 2047 < 2^31
-constexpr int64_t kMostRows = 96;           ///< of one call of scores, weigh and mix
-constexpr int64_t kMostKeys = 1 << 19;      ///< of a row: 2^19 * 4095 < 2^31
+constexpr float kLevels = 127.0f;           ///< of q, k and v
+constexpr int kBias = 128;                  ///< added to q where integers without sign are multiplied
+constexpr int64_t kMostSummed = 1 << 16;    ///< features of a head, keys: 2^16 * 255 * 127 < 2^31
+constexpr int64_t kGroup = 16;              ///< keys whose weights are rounded differently, 4 by 4
 constexpr float kLargest = 3.40282347e38f;  ///< finite
-constexpr float kLog4E = 0.721347520f;      ///< 4, not e or 2: the lowest float times this is finite
-/// 4095 * 4^x for |x| <= 1/4, to 3e-6 of its value.
-constexpr int kExpDegree = 4;
-constexpr float kExp4[] = {4094.9971f, 5676.6675f, 3935.2531f, 1831.8691f, 627.0331f};
+constexpr float kDistance = 31.7392902f;    ///< 22 / log(2): 22 steps down halve a weight
+constexpr int kDistances = 256;             ///< the last one weighs nothing
+constexpr float kWeight = 254.7f;           ///< of distance 0
+constexpr float kRounding[4] = {0.625f, 0.125f, 0.875f, 0.375f};  ///< of quads 0 .. 3 of a group of keys
+
+/// weights[quad % 4][distance] = floor(kWeight * 2^(-distance / 22) + kRounding[quad % 4])
+using Weights = uint8_t[4][kDistances];
+const Weights& weights();
 
 }  // namespace attention
 }  // namespace lutc::kernels

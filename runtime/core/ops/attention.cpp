@@ -35,7 +35,7 @@ class Attention : public OpBase {
     if (packed_.size() != 3 ||
         !std::all_of(packed_.begin(), packed_.end(), [=](int64_t n) { return n >= 0 && n < kMost; }))
       return invalid("packed must be the widths of q, k and v");
-    return check_quantised(packed_[0] / heads_, 0);
+    return Status::ok();
   }
 
   Status infer(InferContext& ctx) const override {
@@ -93,22 +93,9 @@ class Attention : public OpBase {
   bool few_queries(const HeadShape& shape) const { return shape.queries * (heads_ / kv_heads_) < 4; }
   /// Quantising keys and values costs as much as a few rows of float products.
   bool integer_products(const HeadShape& shape) const {
-    return quantised_ && shape.queries * (heads_ / kv_heads_) >= 8;
-  }
-
-  Status check_quantised(int64_t size, int64_t keys) const {
-    using kernels::attention::kMostFeatures;
-    using kernels::attention::kMostKeys;
-    if (!quantised_) return Status::ok();
-    if (size > kMostFeatures) {
-      return unsupported("quantised attention takes heads of at most " + std::to_string(kMostFeatures) +
-                         " features, not " + std::to_string(size) + ": compile this node without quantised attention");
-    }
-    if (keys > kMostKeys) {
-      return unsupported("quantised attention takes at most " + std::to_string(kMostKeys) + " keys, not " +
-                         std::to_string(keys));
-    }
-    return Status::ok();
+    using kernels::attention::kMostSummed;
+    return quantised_ && shape.queries * (heads_ / kv_heads_) >= 8 && shape.size <= kMostSummed &&
+           shape.keys <= kMostSummed;
   }
 
   /// Packed: the first shape is that of q, k and v side by side.
@@ -141,7 +128,6 @@ class Attention : public OpBase {
     head->size = q[2] / heads_;
     head->value_size = v[2] / kv_heads_;
     head->y_stride = heads_ * head->value_size;
-    LUTC_RETURN_IF_ERROR(check_quantised(head->size, head->keys));
     const Shape scores{plan->batch, heads_, head->queries, head->keys};
     Shape both;
     if (!broadcast(mask, scores, &both) || both != scores)

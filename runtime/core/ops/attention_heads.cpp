@@ -94,47 +94,72 @@ void FloatHead::block(const float* q, const HeadMask& mask, int64_t first, int64
 QuantisedHead::QuantisedHead(const HeadShape& shape, const HeadOptions& options, const kernels::KernelTable& kernels,
                              Pieces* pieces)
     : kernels_(kernels::attention_kernels(kernels.isa)), shape_(shape), options_(options) {
-  // Few enough rows that their scores stay near, enough that what one phase stores has left the store queue when the
-  // next phase reads it.
-  constexpr int64_t kBlockScores = 48 * 128;
-  const int64_t most = std::min(kBlockScores / std::max<int64_t>(shape.keys, 1), kernels::attention::kMostRows);
-  block_ = std::max<int64_t>(most / kernels_->block_rows, 1) * kernels_->block_rows;
-  const int64_t panel = kernels_->panel, rows = std::min(block_, shape.queries);
-  const int64_t keys = round_up(shape.keys, panel), features = round_up(shape.value_size, panel);
-  pairs_ = (shape.size + 1) / 2;
-  score_stride_ = spread(keys);
-  weight_stride_ = 2 * spread(round_up(shape.keys, 32) / 2);
-  q_ = halves(pieces, rows * pairs_);
-  keys_ = halves(pieces, keys * pairs_);
-  values_ = halves(pieces, features * ((shape.keys + 1) / 2));
-  weights_ = halves(pieces, rows * weight_stride_ / 2);
-  query_steps_ = pieces->floats(rows);
-  key_steps_ = pieces->floats(keys);
-  value_steps_ = pieces->floats(features);
-  inverses_ = pieces->floats(rows);
-  mask_ = pieces->floats(rows * shape.keys);
-  sums_ = reinterpret_cast<int32_t*>(pieces->floats(rows * score_stride_));
+  using kernels::attention::kGroup;
+  const int64_t lanes = kernels_->lanes, quads = (shape.size + 3) / 4, key_quads = round_up(shape.keys, kGroup) / 4;
+  keys_ = round_up(shape.keys, kernels_->columns);
+  features_ = round_up(shape.value_size, kernels_->columns);
+  packed_queries_ = quadruples(pieces, quads * lanes);
+  packed_keys_ = quadruples(pieces, quads * keys_);
+  packed_values_ = quadruples(pieces, key_quads * features_);
+  weights_ = quadruples(pieces, key_quads * lanes);
+  starts_ = reinterpret_cast<int32_t*>(pieces->floats(keys_));
+  key_steps_ = pieces->floats(keys_);
+  value_steps_ = pieces->floats(features_);
+  query_steps_ = pieces->floats(lanes);
+  largest_ = pieces->floats(lanes);
+  inverses_ = pieces->floats(lanes);
+  scores_ = pieces->floats(4 * key_quads * lanes);
+  mask_ = pieces->floats(shape.keys * lanes);
+  y_ = pieces->floats(shape.value_size * lanes);
+}
+
+void* QuantisedHead::quadruples(Pieces* pieces, int64_t count) {
+  return pieces->floats(count * (kernels_->quad_bytes / static_cast<int64_t>(sizeof(float))));
 }
 
 void QuantisedHead::pack(const float* k, const float* v) {
-  kernels_->pack_keys(k, shape_.k_stride, shape_.keys, shape_.size, options_.scale, keys_, key_steps_);
-  kernels_->pack_values(v, shape_.v_stride, shape_.keys, shape_.value_size, values_, value_steps_);
-  if (options_.guarded) zero_nan(value_steps_, shape_.value_size);
+  const HeadShape& s = shape_;
+  const kernels::AttentionColumns keys = {k, s.k_stride, 1, s.keys, s.size};
+  kernels_->pack(keys, false, options_.scale, packed_keys_, keys_, key_steps_, starts_);
+  const kernels::AttentionColumns values = {v, 1, s.v_stride, s.value_size, s.keys};
+  kernels_->pack(values, false, 1.0f, packed_values_, features_, value_steps_, nullptr);
+  if (options_.guarded) zero_nan(value_steps_, s.value_size);
+}
+
+kernels::AttentionMask QuantisedHead::tile_mask(const HeadMask& mask, int64_t first, int64_t rows) const {
+  if (mask.first == nullptr) return {nullptr, 0, false};
+  const float* x = mask.first + first * mask.query_stride;
+  if (mask.query_stride == 0) return {x, mask.key_stride, false};
+  const int64_t lanes = kernels_->lanes, keys = mask.key_stride == 0 ? 1 : shape_.keys;
+  kernels_->turn(x, mask.query_stride, rows, keys, mask_, lanes);
+  return {mask_, mask.key_stride == 0 ? 0 : lanes, true};
 }
 
 void QuantisedHead::run(const float* q, const HeadMask& mask, int64_t first, int64_t rows, float* y) const {
   const HeadShape& s = shape_;
-  for (int64_t last = first + rows; first < last; first += block_) {
-    const int64_t some = std::min(block_, last - first);
-    kernels_->quantise_rows(q + first * s.q_stride, s.q_stride, some, s.size, q_, query_steps_);
-    kernels_->scores(q_, keys_, some, s.keys, pairs_, sums_, score_stride_);
-    const float* masks[kernels::attention::kMostRows];
-    for (int64_t r = 0; r < some; ++r) masks[r] = mask.row(first + r, s.keys, mask_ + r * s.keys);
-    kernels_->weigh(sums_, score_stride_, key_steps_, query_steps_, masks, some, s.keys, weights_, weight_stride_,
-                    inverses_);
-    if (options_.guarded) zero_nan(inverses_, some);
-    kernels_->mix(weights_, weight_stride_, values_, some, s.keys, s.value_size, value_steps_, inverses_,
-                  y + first * s.y_stride, s.y_stride);
+  const int64_t lanes = kernels_->lanes;
+  for (int64_t last = first + rows; first < last; first += lanes) {
+    kernels::AttentionScores job;
+    job.queries = std::min(lanes, last - first);
+    job.keys = s.keys;
+    job.quads = (s.size + 3) / 4;
+    job.q = packed_queries_;
+    job.query_steps = query_steps_;
+    job.packed = packed_keys_;
+    job.columns = keys_;
+    job.starts = starts_;
+    job.key_steps = key_steps_;
+    job.mask = tile_mask(mask, first, job.queries);
+    job.scores = scores_;
+    job.largest = largest_;
+    const kernels::AttentionColumns queries = {q + first * s.q_stride, s.q_stride, 1, job.queries, s.size};
+    kernels_->pack(queries, true, 1.0f, packed_queries_, lanes, query_steps_, nullptr);
+    kernels_->score(job);
+    kernels_->weigh(scores_, largest_, job.queries, s.keys, weights_, inverses_);
+    if (options_.guarded) zero_nan(inverses_, job.queries);
+    kernels_->mix(weights_, packed_values_, features_, job.queries, s.keys, s.value_size, value_steps_, inverses_, y_,
+                  lanes);
+    kernels_->turn(y_, lanes, s.value_size, job.queries, y + first * s.y_stride, s.y_stride);
   }
 }
 

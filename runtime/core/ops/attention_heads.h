@@ -58,15 +58,16 @@ class QuantisedHead {
   void run(const float* q, const HeadMask& mask, int64_t first, int64_t rows, float* y) const;
 
  private:
-  int16_t* halves(Pieces* pieces, int64_t pairs) { return reinterpret_cast<int16_t*>(pieces->floats(pairs)); }
+  void* quadruples(Pieces* pieces, int64_t count);
+  kernels::AttentionMask tile_mask(const HeadMask& mask, int64_t first, int64_t rows) const;
 
   const kernels::AttentionKernels* kernels_;
   HeadShape shape_;
   HeadOptions options_;
-  int64_t pairs_, block_, score_stride_, weight_stride_;
-  int16_t *q_, *keys_, *values_, *weights_;
-  float *query_steps_, *key_steps_, *value_steps_, *inverses_, *mask_;
-  int32_t* sums_;
+  int64_t keys_, features_;  ///< columns as packed
+  void *packed_queries_, *packed_keys_, *packed_values_, *weights_;
+  int32_t* starts_;
+  float *query_steps_, *key_steps_, *value_steps_, *largest_, *inverses_, *scores_, *mask_, *y_;
 };
 
 }  // namespace lutc::ops

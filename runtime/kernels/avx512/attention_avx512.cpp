@@ -1,6 +1,4 @@
-// Quantised attention with vpdpwssd: sixteen columns a vector, two summed values a lane.
-#include <type_traits>
-
+// Quantised attention with vpdpbusd: sixteen columns a vector, four summed values a lane.
 #include "kernels/attention.h"
 #include "kernels/avx512/transpose.h"
 
@@ -10,9 +8,9 @@ namespace {
 
 #define LUTC_ALWAYS static inline __attribute__((always_inline))
 
-constexpr int kPanel = 32;  ///< two vectors
-constexpr int kBlockRows = 12;
-constexpr int kGroup = 16;  ///< rows quantised together
+constexpr int kLanes = 32;  ///< two vectors
+constexpr int kColumns = 16;
+constexpr int kQuad = 4;  ///< bytes
 
 LUTC_ALWAYS __mmask16 first_lanes(int64_t n) {
   return n >= 16 ? __mmask16{0xffff} : n <= 0 ? __mmask16{0} : static_cast<__mmask16>((1u << n) - 1u);
@@ -32,319 +30,332 @@ LUTC_ALWAYS void quantisers(__m512i largest, __m512* factor, __m512* step) {
   *step = _mm512_mask_blend_ps(finite, _mm512_set1_ps(__builtin_nanf("")), _mm512_div_ps(a, levels));
 }
 
-/// Lane i: join over all lanes of m[i]. Join: __m512i(__m512i, __m512i) on 32-bit lanes, in any order.
-template <class Join>
-LUTC_ALWAYS __m512i join_lanes(__m512i (&m)[16], const Join& join) {
+/// Lane i: the largest lane of m[i].
+LUTC_ALWAYS __m512i largest_lanes(__m512i (&m)[16]) {
 #pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i)
-    m[i] = join(_mm512_unpacklo_epi32(m[2 * i], m[2 * i + 1]), _mm512_unpackhi_epi32(m[2 * i], m[2 * i + 1]));
+  for (int i = 0; i < 8; ++i) {
+    m[i] =
+        _mm512_max_epi32(_mm512_unpacklo_epi32(m[2 * i], m[2 * i + 1]), _mm512_unpackhi_epi32(m[2 * i], m[2 * i + 1]));
+  }
 #pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i)
-    m[i] = join(_mm512_unpacklo_epi64(m[2 * i], m[2 * i + 1]), _mm512_unpackhi_epi64(m[2 * i], m[2 * i + 1]));
+  for (int i = 0; i < 4; ++i) {
+    m[i] =
+        _mm512_max_epi32(_mm512_unpacklo_epi64(m[2 * i], m[2 * i + 1]), _mm512_unpackhi_epi64(m[2 * i], m[2 * i + 1]));
+  }
   // the four 128-bit parts of m[g] are partial results of rows 4 g .. 4 g + 3
-  const __m512i low = join(_mm512_shuffle_i32x4(m[0], m[1], 0x88), _mm512_shuffle_i32x4(m[0], m[1], 0xdd));
-  const __m512i high = join(_mm512_shuffle_i32x4(m[2], m[3], 0x88), _mm512_shuffle_i32x4(m[2], m[3], 0xdd));
-  return join(_mm512_shuffle_i32x4(low, high, 0x88), _mm512_shuffle_i32x4(low, high, 0xdd));
+  const __m512i low = _mm512_max_epi32(_mm512_shuffle_i32x4(m[0], m[1], 0x88), _mm512_shuffle_i32x4(m[0], m[1], 0xdd));
+  const __m512i high = _mm512_max_epi32(_mm512_shuffle_i32x4(m[2], m[3], 0x88), _mm512_shuffle_i32x4(m[2], m[3], 0xdd));
+  return _mm512_max_epi32(_mm512_shuffle_i32x4(low, high, 0x88), _mm512_shuffle_i32x4(low, high, 0xdd));
 }
 
-/// Quantisers of up to sixteen rows.
-LUTC_ALWAYS void row_quantisers(const float* x, int64_t stride, int64_t rows, int64_t d, __m512* factor, __m512* step) {
+/// Bytes of a's lanes 0 .. 3, then of b's, c's and d's, then of lanes 4 .. 7 and so on.
+LUTC_ALWAYS __m512i bytes(__m512i a, __m512i b, __m512i c, __m512i d) {
+  return _mm512_packs_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+}
+
+/// 64 values of a column, of which `left` exist, as bytes in order.
+LUTC_ALWAYS __m512i quantise64(const float* x, int64_t left, __m512 factor) {
+  // NaN (0 * infinity) becomes INT_MIN, which saturates
+  const auto integers = [=](int i) __attribute__((always_inline)) {
+    const __m512 v = left >= i + 16 ? _mm512_loadu_ps(x + i) : _mm512_maskz_loadu_ps(first_lanes(left - i), x + i);
+    return _mm512_cvtps_epi32(_mm512_mul_ps(v, factor));
+  };
+  const __m512i zero = _mm512_setzero_si512();
+  const __m512i a = integers(0), b = left > 16 ? integers(16) : zero;
+  const __m512i c = left > 32 ? integers(32) : zero, d = left > 48 ? integers(48) : zero;
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  return _mm512_permutexvar_epi32(order, bytes(a, b, c, d));
+}
+
+/// Depth is contiguous: sixteen columns are quantised one by one and transposed.
+LUTC_ALWAYS void pack_rows(const AttentionColumns& in, int64_t first, __m512i flip, int32_t* out, int64_t stride,
+                           __m512* step, __m512i* sums) {
+  const float* x = in.x + first * in.column_stride;
+  const int64_t some = in.columns - first;
   __m512i m[16];
-  for (int r = 0; r < kGroup; ++r) {
+  for (int r = 0; r < 16; ++r) {
     __m512i most = _mm512_setzero_si512();
-    const float* row = x + r * stride;
-    if (r < rows) {
+    const float* row = x + r * in.column_stride;
+    if (r < some) {
       int64_t i = 0;
-      for (; i + 16 <= d; i += 16) most = _mm512_max_epi32(most, magnitude(_mm512_loadu_ps(row + i)));
-      if (i < d) most = _mm512_max_epi32(most, magnitude(_mm512_maskz_loadu_ps(first_lanes(d - i), row + i)));
+      for (; i + 16 <= in.depth; i += 16) most = _mm512_max_epi32(most, magnitude(_mm512_loadu_ps(row + i)));
+      if (i < in.depth) {
+        const __mmask16 lanes = first_lanes(in.depth - i);
+        most = _mm512_max_epi32(most, magnitude(_mm512_maskz_loadu_ps(lanes, row + i)));
+      }
     }
     m[r] = most;
   }
-  quantisers(join_lanes(m, [](__m512i a, __m512i b) __attribute__((always_inline)) { return _mm512_max_epi32(a, b); }),
-             factor, step);
-}
-
-/// The low halves of a's lanes, then of b's.
-LUTC_ALWAYS __m512i low_halves(__m512i a, __m512i b) {
-  alignas(64) static constexpr int16_t kEven[32] = {0,  2,  4,  6,  8,  10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30,
-                                                    32, 34, 36, 38, 40, 42, 44, 46, 48, 50, 52, 54, 56, 58, 60, 62};
-  return _mm512_permutex2var_epi16(a, _mm512_load_si512(kEven), b);
-}
-
-/// 32 values of a row, of which `left` exist, as int16 in order.
-LUTC_ALWAYS __m512i quantise32(const float* x, int64_t left, __m512 factor) {
-  const __m512 a = left >= 16 ? _mm512_loadu_ps(x) : _mm512_maskz_loadu_ps(first_lanes(left), x);
-  const __m512 b = left >= 32   ? _mm512_loadu_ps(x + 16)
-                   : left <= 16 ? _mm512_setzero_ps()
-                                : _mm512_maskz_loadu_ps(first_lanes(left - 16), x + 16);
-  // NaN (0 * infinity) becomes INT_MIN, whose low half is zero
-  return low_halves(_mm512_cvtps_epi32(_mm512_mul_ps(a, factor)), _mm512_cvtps_epi32(_mm512_mul_ps(b, factor)));
-}
-
-void quantise_rows(const float* x, int64_t stride, int64_t rows, int64_t d, int16_t* q, float* steps) {
-  const int64_t pairs = (d + 1) / 2;
-  for (int64_t first = 0; first < rows; first += kGroup) {
-    const int64_t some = rows - first < kGroup ? rows - first : kGroup;
-    __m512 factor, step;
-    row_quantisers(x + first * stride, stride, some, d, &factor, &step);
-    _mm512_mask_storeu_ps(steps + first, first_lanes(some), step);
-    alignas(64) float factors[kGroup];
-    _mm512_store_ps(factors, factor);
-    for (int64_t r = 0; r < some; ++r) {
-      const float* row = x + (first + r) * stride;
-      int16_t* to = q + (first + r) * 2 * pairs;
-      const __m512 by = _mm512_set1_ps(factors[r]);
-      for (int64_t i = 0; i < d; i += 32)
-        _mm512_mask_storeu_epi32(to + i, first_lanes(pairs - i / 2), quantise32(row + i, d - i, by));
+  __m512 factor;
+  quantisers(largest_lanes(m), &factor, step);
+  alignas(64) float factors[16];
+  _mm512_store_ps(factors, factor);
+  const int64_t quads = (in.depth + 3) / 4;
+  for (int64_t i = 0; i < quads; i += 16) {
+    __m512i v[16];
+    for (int r = 0; r < 16; ++r) {
+      v[r] = r >= some ? _mm512_setzero_si512()
+                       : quantise64(x + r * in.column_stride + 4 * i, in.depth - 4 * i, _mm512_set1_ps(factors[r]));
+    }
+    transpose16(v);
+    const int64_t left = quads - i < 16 ? quads - i : 16;
+    for (int64_t p = 0; p < left; ++p, out += stride) {
+      *sums = _mm512_dpbusd_epi32(*sums, _mm512_set1_epi8(1), v[p]);
+      _mm512_storeu_si512(out, _mm512_xor_si512(v[p], flip));
     }
   }
 }
 
-void pack_keys(const float* k, int64_t stride, int64_t keys, int64_t d, float scale, int16_t* panels, float* steps) {
-  const int64_t pairs = (d + 1) / 2, padded = (keys + kPanel - 1) / kPanel * kPanel;
-  for (int64_t first = 0; first < padded; first += kGroup) {
-    const int64_t some = keys - first < kGroup ? keys - first : kGroup;
-    const float* rows = k + first * stride;
-    __m512 factor, step;
-    row_quantisers(rows, stride, some, d, &factor, &step);
+/// Columns are contiguous: one is a lane all the way.
+LUTC_ALWAYS void pack_lanes(const AttentionColumns& in, int64_t first, __m512i flip, int32_t* out, int64_t stride,
+                            __m512* step, __m512i* sums) {
+  const float* x = in.x + first;
+  const __mmask16 lanes = first_lanes(in.columns - first);
+  const int64_t next = in.depth_stride;
+  __m512i m0 = _mm512_setzero_si512(), m1 = m0;
+  int64_t i = 0;
+  for (; i + 2 <= in.depth; i += 2) {
+    m0 = _mm512_max_epi32(m0, magnitude(_mm512_maskz_loadu_ps(lanes, x + i * next)));
+    m1 = _mm512_max_epi32(m1, magnitude(_mm512_maskz_loadu_ps(lanes, x + (i + 1) * next)));
+  }
+  if (i < in.depth) m0 = _mm512_max_epi32(m0, magnitude(_mm512_maskz_loadu_ps(lanes, x + i * next)));
+  __m512 factor;
+  quantisers(_mm512_max_epi32(m0, m1), &factor, step);
+  const __m512i turn = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+  const auto integers = [=](int64_t at) __attribute__((always_inline)) {
+    return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(lanes, x + at * next), factor));
+  };
+  const auto store = [&](__m512i a, __m512i b, __m512i c, __m512i d) __attribute__((always_inline)) {
+    const __m512i v = _mm512_shuffle_epi8(bytes(a, b, c, d), turn);
+    *sums = _mm512_dpbusd_epi32(*sums, _mm512_set1_epi8(1), v);
+    _mm512_storeu_si512(out, _mm512_xor_si512(v, flip));
+    out += stride;
+  };
+  for (i = 0; i + 4 <= in.depth; i += 4) store(integers(i), integers(i + 1), integers(i + 2), integers(i + 3));
+  if (i < in.depth) {
+    const __m512i zero = _mm512_setzero_si512();
+    store(integers(i), i + 1 < in.depth ? integers(i + 1) : zero, i + 2 < in.depth ? integers(i + 2) : zero, zero);
+  }
+}
+
+void pack(const AttentionColumns& in, bool queries, float scale, void* packed, int64_t columns, float* steps,
+          int32_t* starts) {
+  const __m512i flip = queries ? _mm512_set1_epi8(static_cast<char>(attention::kBias)) : _mm512_setzero_si512();
+  for (int64_t first = 0; first < columns; first += kColumns) {
+    __m512 step;
+    __m512i sums = _mm512_setzero_si512();
+    int32_t* out = static_cast<int32_t*>(packed) + first;
+    (in.depth_stride == 1 ? pack_rows : pack_lanes)(in, first, flip, out, columns, &step, &sums);
     _mm512_storeu_ps(steps + first, _mm512_mul_ps(step, _mm512_set1_ps(scale)));
-    alignas(64) float factors[kGroup];
-    _mm512_store_ps(factors, factor);
-    int16_t* to = panels + (first / kPanel * kPanel * pairs + first % kPanel) * 2;
-    for (int64_t i = 0; i < d; i += 32) {
-      __m512i v[16];
-      for (int r = 0; r < kGroup; ++r) {
-        v[r] = r < some ? quantise32(rows + r * stride + i, d - i, _mm512_set1_ps(factors[r])) : _mm512_setzero_si512();
-      }
-      transpose16(v);
-      const int64_t left = pairs - i / 2 < 16 ? pairs - i / 2 : 16;
-      for (int64_t p = 0; p < left; ++p, to += 2 * kPanel) _mm512_storeu_si512(to, v[p]);
+    if (starts != nullptr) {
+      const __m512i bias = _mm512_set1_epi32(-attention::kBias);
+      _mm512_storeu_si512(starts + first, _mm512_mullo_epi32(sums, bias));
     }
   }
 }
 
-void pack_values(const float* v, int64_t stride, int64_t keys, int64_t d, int16_t* panels, float* steps) {
-  const int64_t pairs = (keys + 1) / 2, padded = (d + kPanel - 1) / kPanel * kPanel;
-  for (int64_t first = 0; first < padded; first += 16) {
-    const __mmask16 lanes = first_lanes(d - first);
-    const float* column = v + first;
-    int16_t* to = panels + (first / kPanel * kPanel * pairs + first % kPanel) * 2;
-    __m512i m0 = _mm512_setzero_si512(), m1 = m0;
-    int64_t s = 0;
-    for (; s + 2 <= keys; s += 2) {
-      m0 = _mm512_max_epi32(m0, magnitude(_mm512_maskz_loadu_ps(lanes, column + s * stride)));
-      m1 = _mm512_max_epi32(m1, magnitude(_mm512_maskz_loadu_ps(lanes, column + (s + 1) * stride)));
-    }
-    if (s < keys) m0 = _mm512_max_epi32(m0, magnitude(_mm512_maskz_loadu_ps(lanes, column + s * stride)));
-    __m512 factor, step;
-    quantisers(_mm512_max_epi32(m0, m1), &factor, &step);
-    _mm512_storeu_ps(steps + first, step);
-    const auto quantise = [=](int64_t row) __attribute__((always_inline)) {
-      return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(lanes, column + row * stride), factor));
-    };
-    constexpr __mmask32 kOdd = 0xaaaaaaaau;
-    for (s = 0; s + 2 <= keys; s += 2, to += 2 * kPanel)
-      _mm512_storeu_si512(to, _mm512_mask_blend_epi16(kOdd, quantise(s), _mm512_slli_epi32(quantise(s + 1), 16)));
-    if (s < keys) _mm512_storeu_si512(to, _mm512_mask_blend_epi16(kOdd, quantise(s), _mm512_setzero_si512()));
-  }
-}
-
-/// acc[r][c] = rows of pairs (stride in pairs) times `kVectors` vectors of a panel.
+/// acc[r][c] += `kRows` columns of quads times `kVectors` vectors of lanes. Lanes have no sign.
 template <int kRows, int kVectors>
-LUTC_ALWAYS void multiply(const int16_t* a, int64_t stride, const int16_t* panel, int64_t pairs,
+LUTC_ALWAYS void multiply(const int32_t* lanes, const int32_t* columns, int64_t stride, int64_t quads,
                           __m512i (&acc)[kRows][kVectors]) {
-  // Rows are reached from every third one: base, base + stride, base + 2 stride are addresses of one instruction.
-  constexpr int kBases = (kRows + 2) / 3;
-  typedef int32_t Pair __attribute__((may_alias));
-  const Pair* base[kBases];
-#pragma GCC unroll 4
-  for (int i = 0; i < kBases; ++i) base[i] = reinterpret_cast<const Pair*>(a) + 3 * i * stride;
+  for (int64_t p = 0; p < quads; ++p, lanes += kLanes, columns += stride) {
+    __m512i a[kVectors];
+#pragma GCC unroll 2
+    for (int c = 0; c < kVectors; ++c) a[c] = _mm512_loadu_si512(lanes + 16 * c);
 #pragma GCC unroll 12
-  for (int r = 0; r < kRows; ++r) {
+    for (int r = 0; r < kRows; ++r) {
+      const __m512i b = _mm512_set1_epi32(columns[r]);
+#pragma GCC unroll 2
+      for (int c = 0; c < kVectors; ++c)  // gcc 12 copies and spills the sums of the intrinsic
+        asm("vpdpbusd %2, %1, %0" : "+v"(acc[r][c]) : "v"(a[c]), "v"(b));
+    }
+  }
+}
+
+enum MaskKind { kNone, kByKey, kByQuery };
+
+/// Scores of `kKeys` keys, of which `valid` exist (of 4), and `kVectors` times 16 queries.
+template <int kKeys, int kVectors, int kMask>
+LUTC_ALWAYS void score_tile(const AttentionScores& job, int64_t key, int64_t valid,
+                            const __m512 (&query_steps)[kVectors], __m512 (&largest)[kVectors]) {
+  __m512i acc[kKeys][kVectors];
+#pragma GCC unroll 12
+  for (int r = 0; r < kKeys; ++r) {
+#pragma GCC unroll 2
+    for (int c = 0; c < kVectors; ++c) acc[r][c] = _mm512_set1_epi32(job.starts[key + r]);
+  }
+  multiply<kKeys, kVectors>(static_cast<const int32_t*>(job.q), static_cast<const int32_t*>(job.packed) + key,
+                            job.columns, job.quads, acc);
+  float* to = job.scores + key * kLanes;
+  const float* mask = kMask == kNone ? nullptr : job.mask.x + key * job.mask.key_stride;
+#pragma GCC unroll 12
+  for (int r = 0; r < kKeys; ++r) {
+    if (kKeys == 4 && r >= valid) break;
+    const __m512 step = _mm512_set1_ps(job.key_steps[key + r]);
+#pragma GCC unroll 2
+    for (int c = 0; c < kVectors; ++c) {
+      __m512 s = _mm512_mul_ps(_mm512_cvtepi32_ps(acc[r][c]), step);
+      if (kMask == kNone) s = _mm512_mul_ps(s, query_steps[c]);
+      if (kMask == kByKey) s = _mm512_fmadd_ps(s, query_steps[c], _mm512_set1_ps(mask[r * job.mask.key_stride]));
+      if (kMask == kByQuery)
+        s = _mm512_fmadd_ps(s, query_steps[c], _mm512_loadu_ps(mask + r * job.mask.key_stride + 16 * c));
+      largest[c] = _mm512_max_ps(s, largest[c]);  // a NaN is dropped here, and seen later
+      _mm512_storeu_ps(to + r * kLanes + 16 * c, s);
+    }
+  }
+}
+
+template <int kVectors, int kMask>
+void score_tiles(const AttentionScores& scores) {
+  const AttentionScores job = scores;  // which nothing stored here changes
+  __m512 largest[kVectors], query_steps[kVectors];
+  for (int c = 0; c < kVectors; ++c) {
+    largest[c] = _mm512_set1_ps(-__builtin_inff());
+    query_steps[c] = _mm512_loadu_ps(job.query_steps + 16 * c);
+  }
+  int64_t key = 0;
+  for (; key + 12 <= job.keys; key += 12) score_tile<12, kVectors, kMask>(job, key, 12, query_steps, largest);
+  if (key + 8 <= job.keys) score_tile<8, kVectors, kMask>(job, key, 8, query_steps, largest), key += 8;
+  for (; key < job.keys; key += 4) score_tile<4, kVectors, kMask>(job, key, job.keys - key, query_steps, largest);
+  for (key = job.keys; key % attention::kGroup != 0; ++key)
+    for (int c = 0; c < kVectors; ++c)
+      _mm512_storeu_ps(job.scores + key * kLanes + 16 * c, _mm512_set1_ps(-__builtin_inff()));
+  for (int c = 0; c < kVectors; ++c) _mm512_storeu_ps(job.largest + 16 * c, largest[c]);
+}
+
+void score(const AttentionScores& job) {
+  const int mask = job.mask.x == nullptr ? kNone : job.mask.by_query ? kByQuery : kByKey;
+  constexpr void (*kTiles[2][3])(const AttentionScores&) = {
+      {score_tiles<1, kNone>, score_tiles<1, kByKey>, score_tiles<1, kByQuery>},
+      {score_tiles<2, kNone>, score_tiles<2, kByKey>, score_tiles<2, kByQuery>}};
+  kTiles[job.queries > 16][mask](job);
+}
+
+/// Weights of sixteen queries: what a distance weighs is looked up.
+void weigh_lanes(const attention::Weights& tables, const float* scores, const float* largest, int64_t keys,
+                 int32_t* weights, float* inverses) {
+  alignas(64) static constexpr uint8_t kBytes[64] = {
+      0,  64,  0,  64,  4,  68,  4,  68,  8,  72,  8,  72,  12, 76,  12, 76,  16, 80,  16, 80,  20, 84,
+      20, 84,  24, 88,  24, 88,  28, 92,  28, 92,  32, 96,  32, 96,  36, 100, 36, 100, 40, 104, 40, 104,
+      44, 108, 44, 108, 48, 112, 48, 112, 52, 116, 52, 116, 56, 120, 56, 120, 60, 124, 60, 124};
+  const __m512i two = _mm512_load_si512(kBytes);
+  __m512i table[4][4];
+#pragma GCC unroll 4
+  for (int quad = 0; quad < 4; ++quad) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) table[quad][i] = _mm512_loadu_si512(tables[quad] + 64 * i);
+  }
+  const __m512 top = _mm512_loadu_ps(largest);
+  const __m512 magic = _mm512_set1_ps(8388608.0f);  // whose unit is 1
+  const __m512 most = _mm512_set1_ps(8388608.0f + attention::kDistances - 1);
+  __m512i seen = _mm512_setzero_si512(), total = seen;
+  const auto distance = [=](int64_t key) __attribute__((always_inline)) {
+    const __m512 below = _mm512_sub_ps(top, _mm512_loadu_ps(scores + key * kLanes));
+    // NaN, the second operand, passes
+    return _mm512_castps_si512(
+        _mm512_min_ps(most, _mm512_fmadd_ps(below, _mm512_set1_ps(attention::kDistance), magic)));
+  };
+  for (int64_t key = 0; key < keys; key += attention::kGroup) {
+#pragma GCC unroll 4
+    for (int quad = 0; quad < 4; ++quad) {
+      const int64_t at = key + 4 * quad;
+      const __m512i a = distance(at), b = distance(at + 1), c = distance(at + 2), d = distance(at + 3);
+      seen = _mm512_ternarylogic_epi32(_mm512_ternarylogic_epi32(seen, a, b, 0xfe), c, d, 0xfe);
+      const __m512i distances = _mm512_mask_blend_epi16(0xaaaaaaaau, _mm512_permutex2var_epi8(a, two, b),
+                                                        _mm512_permutex2var_epi8(c, two, d));
+      const __m512i near = _mm512_permutex2var_epi8(table[quad][0], distances, table[quad][1]);
+      const __m512i far = _mm512_permutex2var_epi8(table[quad][2], distances, table[quad][3]);
+      const __m512i w = _mm512_mask_blend_epi8(_mm512_movepi8_mask(distances), near, far);
+      total = _mm512_dpbusd_epi32(total, w, _mm512_set1_epi8(1));
+      _mm512_storeu_si512(weights + at / 4 * kLanes, w);
+    }
+  }
+  // this bit is set in NaN and in no distance
+  const __mmask16 nan = _mm512_test_epi32_mask(seen, _mm512_set1_epi32(0x10000000));
+  const __m512 inverse = _mm512_div_ps(_mm512_set1_ps(1.0f), _mm512_cvtepi32_ps(total));
+  _mm512_storeu_ps(inverses, _mm512_mask_blend_ps(nan, inverse, _mm512_set1_ps(__builtin_nanf(""))));
+}
+
+void weigh(const float* scores, const float* largest, int64_t queries, int64_t keys, void* weights, float* inverses) {
+  const attention::Weights& tables = attention::weights();
+  for (int64_t lane = 0; lane < queries; lane += 16)
+    weigh_lanes(tables, scores + lane, largest + lane, keys, static_cast<int32_t*>(weights) + lane, inverses + lane);
+}
+
+struct Mix {
+  const int32_t *weights, *values;
+  int64_t columns, queries, quads;
+  const float *steps, *inverses;
+  float* y;
+  int64_t stride;
+};
+
+template <int kFeatures, int kVectors>
+LUTC_ALWAYS void mix_tile(const Mix& job, int64_t feature, int64_t valid) {
+  __m512i acc[kFeatures][kVectors];
+#pragma GCC unroll 12
+  for (int r = 0; r < kFeatures; ++r) {
 #pragma GCC unroll 2
     for (int c = 0; c < kVectors; ++c) acc[r][c] = _mm512_setzero_si512();
   }
-  for (int64_t p = 0; p < pairs; ++p, panel += 2 * kPanel) {
-    __m512i b[kVectors];
-#pragma GCC unroll 2
-    for (int c = 0; c < kVectors; ++c) b[c] = _mm512_loadu_si512(panel + 32 * c);
+  multiply<kFeatures, kVectors>(job.weights, job.values + feature, job.columns, job.quads, acc);
+  float* to = job.y + feature * job.stride;
+  const __mmask16 last = first_lanes(job.queries - 16 * (kVectors - 1));
 #pragma GCC unroll 12
-    for (int r = 0; r < kRows; ++r) {
-      const __m512i x = _mm512_set1_epi32(base[r / 3][r % 3 * stride]);
+  for (int r = 0; r < kFeatures; ++r) {
+    if (kFeatures == 4 && r >= valid) break;
+    const __m512 step = _mm512_set1_ps(job.steps[feature + r]);
 #pragma GCC unroll 2
-      for (int c = 0; c < kVectors; ++c) acc[r][c] = _mm512_dpwssd_epi32(acc[r][c], x, b[c]);
+    for (int c = 0; c < kVectors; ++c) {
+      const __m512 inverse = _mm512_loadu_ps(job.inverses + 16 * c);
+      const __m512 sum = _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc[r][c]), inverse), step);
+      _mm512_mask_storeu_ps(to + r * job.stride + 16 * c, c + 1 < kVectors ? __mmask16{0xffff} : last, sum);
     }
-#pragma GCC unroll 4
-    for (int i = 0; i < kBases; ++i) ++base[i];
-  }
-}
-
-/// fn(std::integral_constant<int, rows>, first row) for rows in register blocks.
-template <class Fn>
-LUTC_ALWAYS void for_row_blocks(int64_t rows, const Fn& fn) {
-  int64_t r = 0;
-  for (; r + 12 <= rows; r += 12) fn(std::integral_constant<int, 12>{}, r);
-  if (r + 8 <= rows) fn(std::integral_constant<int, 8>{}, r), r += 8;
-  if (r + 4 <= rows) fn(std::integral_constant<int, 4>{}, r), r += 4;
-  for (; r < rows; ++r) fn(std::integral_constant<int, 1>{}, r);
-}
-
-/// sums[row][column] of `kVectors` vectors of a panel; rows of `a` are `a_stride` pairs apart.
-template <int kVectors>
-void multiply_store(const int16_t* a, int64_t a_stride, const int16_t* panel, int64_t rows, int64_t pairs,
-                    int32_t* sums, int64_t stride) {
-  for_row_blocks(rows, [=](auto count, int64_t row) __attribute__((always_inline)) {
-    constexpr int kRows = decltype(count)::value;
-    __m512i acc[kRows][kVectors];
-    multiply<kRows, kVectors>(a + 2 * row * a_stride, a_stride, panel, pairs, acc);
-#pragma GCC unroll 12
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 2
-      for (int c = 0; c < kVectors; ++c) _mm512_storeu_si512(sums + (row + r) * stride + 16 * c, acc[r][c]);
-    }
-  });
-}
-
-void scores(const int16_t* q, const int16_t* panels, int64_t rows, int64_t keys, int64_t pairs, int32_t* sums,
-            int64_t stride) {
-  for (int64_t s = 0; s < keys; s += kPanel, panels += 2 * kPanel * pairs)
-    (keys - s > 16 ? multiply_store<2> : multiply_store<1>)(q, pairs, panels, rows, pairs, sums + s, stride);
-}
-
-/// 4095 * 4^x for x <= 0, to 3e-6 of its value; *largest also sees a NaN, whose weight is nonsense.
-LUTC_ALWAYS __m512i exponential(__m512 x, __m512i* largest) {
-  // 4^x = 4^f 2^n: f in [0, 1/2) is what is left above a multiple n / 2 of one half. Infinity leaves 0.
-  constexpr int kAboveHalves = 1 << 4 | _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
-  const __m512 f = _mm512_reduce_ps(x, kAboveHalves);
-  __m512 y = _mm512_fmadd_ps(_mm512_set1_ps(886.758667f), f, _mm512_set1_ps(1703.89539f));
-  y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(3954.83228f));
-  y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(5675.70117f));
-  y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(4095.0105f));
-  *largest = _mm512_max_epu32(*largest, _mm512_castps_si512(y));
-  return _mm512_cvtps_epi32(_mm512_scalef_ps(y, _mm512_add_ps(x, x)));  // which takes the whole part of 2 x
-}
-
-/// The scores of a row, as exponents of 4, in place of its sums; returns the largest of each lane.
-LUTC_ALWAYS __m512i score_row(int32_t* sums, const float* key_steps, float query_step, const float* mask,
-                              int64_t keys) {
-  const __m512 unit = _mm512_set1_ps(attention::kLog4E);
-  const __m512 by = _mm512_set1_ps(mask == nullptr ? query_step * attention::kLog4E : query_step);
-  const auto score = [=](int64_t i, __mmask16 lanes) __attribute__((always_inline)) {
-    __m512 a = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(sums + i)), _mm512_loadu_ps(key_steps + i));
-    a = mask == nullptr ? _mm512_mul_ps(a, by)
-                        : _mm512_mul_ps(_mm512_fmadd_ps(a, by, _mm512_maskz_loadu_ps(lanes, mask + i)), unit);
-    _mm512_storeu_ps(sums + i, a);
-    return a;
-  };
-  __m512 m0 = _mm512_set1_ps(-__builtin_inff()), m1 = m0;
-  int64_t s = 0;
-  for (; s + 32 <= keys; s += 32) {
-    m0 = _mm512_max_ps(score(s, 0xffff), m0);  // the running maximum second: a NaN is dropped here, and seen later
-    m1 = _mm512_max_ps(score(s + 16, 0xffff), m1);
-  }
-  for (; s < keys; s += 16) {
-    const __mmask16 lanes = first_lanes(keys - s);
-    m0 = _mm512_mask_max_ps(m0, lanes, score(s, lanes), m0);
-  }
-  return _mm512_castps_si512(_mm512_max_ps(m0, m1));
-}
-
-/// Weights of one row's scores; returns their sum, lane by lane.
-LUTC_ALWAYS __m512i weigh_row(const int32_t* scores, float greatest, int64_t keys, int16_t* weights, bool* nan) {
-  const __m512 top = _mm512_set1_ps(greatest);
-  __m512i largest = _mm512_setzero_si512();
-  const __m512i ones = _mm512_set1_epi16(1);
-  __m512i total = _mm512_setzero_si512();
-  const auto weight = [&](int64_t i, __mmask16 lanes) __attribute__((always_inline)) {
-    return exponential(_mm512_sub_ps(_mm512_mask_loadu_ps(top, lanes, scores + i), top), &largest);
-  };
-  const auto store = [&](int64_t i, __m512i a, __m512i b) __attribute__((always_inline)) {
-    const __m512i both = low_halves(a, b);
-    total = _mm512_dpwssd_epi32(total, both, ones);
-    _mm512_storeu_si512(weights + i, both);
-  };
-  int64_t s = 0;
-  for (; s + 32 <= keys; s += 32) {
-    const __m512i a = weight(s, 0xffff), b = weight(s + 16, 0xffff);
-    store(s, a, b);
-  }
-  if (s < keys) {
-    const __mmask16 first = first_lanes(keys - s), second = first_lanes(keys - s - 16);
-    const __m512i a = weight(s, first), b = weight(s + 16, second);
-    store(s, _mm512_maskz_mov_epi32(first, a), _mm512_maskz_mov_epi32(second, b));
-  }
-  *nan = _mm512_cmpge_epu32_mask(largest, _mm512_set1_epi32(0x7f800000)) != 0;
-  return total;
-}
-
-void weigh(int32_t* sums, int64_t stride, const float* key_steps, const float* query_steps, const float* const* masks,
-           int64_t rows, int64_t keys, int16_t* weights, int64_t weight_stride, float* inverses) {
-  // Two sweeps, the lanes of sixteen rows brought together at once: no row waits for its own largest score or sum, nor
-  // for its scores to reach the cache.
-  alignas(64) float top[attention::kMostRows];
-  __m512i lanes[16];
-  for (int64_t first = 0; first < rows; first += 16) {
-    for (int64_t r = first; r < first + 16; ++r) {
-      lanes[r - first] =
-          r >= rows ? _mm512_setzero_si512() : score_row(sums + r * stride, key_steps, query_steps[r], masks[r], keys);
-    }
-    _mm512_store_si512(top + first, join_lanes(lanes, [](__m512i a, __m512i b) __attribute__((always_inline)) {
-                         return _mm512_castps_si512(_mm512_max_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b)));
-                       }));
-  }
-  for (int64_t first = 0; first < rows; first += 16) {
-    uint32_t nans = 0;
-    for (int64_t r = first; r < first + 16; ++r) {
-      lanes[r - first] = _mm512_setzero_si512();
-      if (r >= rows) continue;
-      bool nan = false;
-      lanes[r - first] = weigh_row(sums + r * stride, top[r], keys, weights + r * weight_stride, &nan);
-      nans |= nan ? 1u << (r - first) : 0u;
-    }
-    const __m512i totals =
-        join_lanes(lanes, [](__m512i a, __m512i b) __attribute__((always_inline)) { return _mm512_add_epi32(a, b); });
-    const __m512 inverse = _mm512_div_ps(_mm512_set1_ps(1.0f), _mm512_cvtepi32_ps(totals));
-    _mm512_mask_storeu_ps(
-        inverses + first, first_lanes(rows - first),
-        _mm512_mask_blend_ps(static_cast<__mmask16>(nans), inverse, _mm512_set1_ps(__builtin_nanf(""))));
   }
 }
 
 template <int kVectors>
-void mix_panel(const int16_t* weights, int64_t weight_stride, const int16_t* panel, int64_t rows, int64_t pairs,
-               int64_t d, const float* steps, const float* inverses, float* y, int64_t y_stride) {
-  constexpr int64_t kBlock = attention::kBlockKeys / 2;
-  const __mmask16 lanes = first_lanes(d - 16 * (kVectors - 1));  // of the last vector
-  alignas(64) int32_t sums[attention::kMostRows * kPanel];
-  for (int64_t p = 0; p < pairs; p += kBlock) {
-    const int64_t some = pairs - p < kBlock ? pairs - p : kBlock;
-    multiply_store<kVectors>(weights + 2 * p, weight_stride / 2, panel + 2 * kPanel * p, rows, some, sums, kPanel);
-    for (int64_t r = 0; r < rows; ++r) {
-      const __m512 inverse = _mm512_set1_ps(inverses[r]);
-      for (int c = 0; c < kVectors; ++c) {
-        const __mmask16 m = c + 1 < kVectors ? __mmask16{0xffff} : lanes;
-        float* to = y + r * y_stride + 16 * c;
-        __m512 sum = _mm512_cvtepi32_ps(_mm512_load_si512(sums + r * kPanel + 16 * c));
-        if (p != 0) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(m, to));
-        if (p + kBlock >= pairs) sum = _mm512_mul_ps(sum, _mm512_mul_ps(_mm512_loadu_ps(steps + 16 * c), inverse));
-        _mm512_mask_storeu_ps(to, m, sum);
+void mix_tiles(const Mix job, int64_t features) {
+  int64_t i = 0;
+  for (; i + 12 <= features; i += 12) mix_tile<12, kVectors>(job, i, 12);
+  if (i + 8 <= features) mix_tile<8, kVectors>(job, i, 8), i += 8;
+  for (; i < features; i += 4) mix_tile<4, kVectors>(job, i, features - i);
+}
+
+void mix(const void* weights, const void* values, int64_t columns, int64_t queries, int64_t keys, int64_t features,
+         const float* steps, const float* inverses, float* y, int64_t feature_stride) {
+  const Mix job = {static_cast<const int32_t*>(weights),
+                   static_cast<const int32_t*>(values),
+                   columns,
+                   queries,
+                   (keys + 3) / 4,
+                   steps,
+                   inverses,
+                   y,
+                   feature_stride};
+  (queries > 16 ? mix_tiles<2> : mix_tiles<1>)(job, features);
+}
+
+void turn(const float* x, int64_t x_stride, int64_t rows, int64_t columns, float* y, int64_t y_stride) {
+  for (int64_t r = 0; r < rows; r += 16) {
+    for (int64_t c = 0; c < columns; c += 16) {
+      const __mmask16 from = first_lanes(columns - c), to = first_lanes(rows - r);
+      __m512i v[16];
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i) {
+        v[i] = r + i < rows ? _mm512_castps_si512(_mm512_maskz_loadu_ps(from, x + (r + i) * x_stride + c))
+                            : _mm512_setzero_si512();
       }
+      transpose16(v);
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i)
+        if (c + i < columns) _mm512_mask_storeu_epi32(y + (c + i) * y_stride + r, to, v[i]);
     }
-  }
-}
-
-void mix(const int16_t* weights, int64_t weight_stride, const int16_t* panels, int64_t rows, int64_t keys, int64_t d,
-         const float* steps, const float* inverses, float* y, int64_t y_stride) {
-  const int64_t pairs = (keys + 1) / 2;
-  for (int64_t j = 0; j < d; j += kPanel, panels += 2 * kPanel * pairs) {
-    (d - j > 16 ? mix_panel<2> : mix_panel<1>)(weights, weight_stride, panels, rows, pairs, d - j, steps + j, inverses,
-                                               y + j, y_stride);
   }
 }
 
 }  // namespace
 
-const AttentionKernels kAttentionAvx512 = {kPanel,      kBlockRows, quantise_rows, pack_keys,
-                                           pack_values, scores,     weigh,         mix};
+const AttentionKernels kAttentionAvx512 = {kLanes, kColumns, kQuad, pack, score, weigh, mix, turn};
 
 }  // namespace lutc::kernels
