@@ -97,8 +97,8 @@ struct FinishBlock;
 /// One call of the inner loop: `panels` panels times `columns` outputs over all taps and units, written as
 /// acc[column][position].
 struct LookupBlock {
-  int panels = 0;      ///< 1 .. LookupKernels::block_panels, or more where many_panels
-  int columns = 0;     ///< 1 .. LookupKernels::block_columns
+  int panels = 0;      ///< 1 .. LookupKernels::block_panels, or more where many_blocks
+  int columns = 0;     ///< 1 .. LookupKernels::block_columns, or a multiple of it where many_blocks
   int entries = 0;     ///< K
   int gain_limit = 0;  ///< 0: plain, and there are no gains
   int64_t units = 0;
@@ -200,7 +200,7 @@ struct LookupKernels {
   bool plane_lines = false;  ///< finish_planes() takes many lines at once
   /// Gain form: where a panel of rows holds the code of each row; null: in order.
   const uint8_t* row_places = nullptr;
-  bool many_panels = false;  ///< lookup() takes more than block_panels panels at once
+  bool many_blocks = false;  ///< lookup() takes more panels and columns than one block has: column block after block
   bool finishes = false;     ///< lookup() takes LookupBlock::finish
 };
 

@@ -178,17 +178,20 @@ class LutConv final : public LutConsumer {
     b.steps = p.steps;
     b.acc_stride = acc_stride(e);
     const uint8_t* table = table_ + group * kernels::group_bytes(layout_, shape_);
-    for (int64_t n = 0; n < columns; n += kernels_->block_columns) {
-      b.columns = static_cast<int>(std::min<int64_t>(kernels_->block_columns, columns - n));
+    const bool at_once = kernels_->finishes && b.steps != nullptr && merged(e) && is_simple();
+    const int64_t block = kernels_->block_columns;
+    for (int64_t n = 0, width = 0; n < columns; n += width) {
+      // Sums that take their way through memory go block by block: they never leave a level 1 cache.
+      const bool all = at_once && kernels_->many_blocks && columns - n > block;
+      width = all ? (columns - n) / block * block : std::min(block, columns - n);
+      b.columns = static_cast<int>(width);
       b.table = by_rows ? table + column + n : table + (column + n) * shape_.taps * b.units * cell;
-      b.table_unit_step = by_rows ? entries_ * outputs : b.columns * cell;
+      b.table_unit_step = by_rows ? entries_ * outputs : std::min(block, width) * cell;
       b.table_entry_step = outputs;
       const int64_t plane = image * outputs_ + group * outputs + column + n;
-      // Block by block: sums that take their way through memory never leave a level 1 cache.
       const kernels::FinishBlock outputs_block = finish_block(job, plane, group * outputs + column + n, b.columns);
-      const bool at_once = kernels_->finishes && b.steps != nullptr && merged(e) && is_simple();
       if (at_once) b.finish = &outputs_block;
-      const int64_t most = kernels_->many_panels ? last - first : tile_block();
+      const int64_t most = kernels_->many_blocks ? last - first : tile_block();
       for (int64_t f = first; f < last; f += most) {
         const int64_t count = std::min(most, last - f);
         b.panels = static_cast<int>((count + kernels_->panel_rows - 1) / kernels_->panel_rows);

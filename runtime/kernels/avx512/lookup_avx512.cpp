@@ -72,11 +72,12 @@ LUTC_INLINE void finish_sums(const FinishBlock& f, int64_t row, int64_t column, 
   }
 }
 
-/// `tiles` times kP panels, times kN columns, over all taps and units; kSteps: where codes are found is listed. Tiles
-/// are a loop in here: loads of the next one overlap stores of the last. Not inlined: among its sisters gcc runs out of
-/// registers and keeps addresses in vectors, where they queue behind the arithmetic.
+/// `tiles` times kP panels, times `blocks` times kN columns, over all taps and units; kSteps: where codes are found is
+/// listed. Tiles and blocks are loops in here: loads of the next one overlap stores of the last, and between calls the
+/// arithmetic runs dry. Not inlined: among its sisters gcc runs out of registers and keeps addresses in vectors, where
+/// they queue behind the arithmetic.
 template <int kP, int kN, int K, bool kGain, bool kSteps>
-__attribute__((noinline)) void block(const LookupBlock& b, int64_t tiles) {
+__attribute__((noinline)) void block(const LookupBlock& b, int64_t tiles, int64_t blocks) {
   // The last table stays in memory where registers are short: only whole 64-byte cells can be operands.
   constexpr bool kSpill = K == 16 && kN == kColumns && kP == kPanels;
   constexpr int kRegisters = kSpill ? kHeld : kN;
@@ -90,64 +91,71 @@ __attribute__((noinline)) void block(const LookupBlock& b, int64_t tiles) {
   constexpr int64_t kVector = 64, kUnit = kGain ? 2 * kVector : kVector;
   const int64_t count = kSteps ? b.units * b.tap_count : b.units;
   const int64_t panel = kSteps ? kVector : b.code_panel_step, table_unit = b.table_unit_step, stride = b.acc_stride;
-  const uint8_t *const first = b.table, *const last = first + count * table_unit;
-  const uint8_t *tile_codes = b.codes, *tile_gains = b.gains, *starts = b.starts;
-  int32_t* out = b.acc;
-  for (; tiles > 0; --tiles, out += kP * 16) {
-    __m512i acc[kP][kN];
-#pragma GCC unroll 4
-    for (int p = 0; p < kP; ++p) {
-      const __m512i start =
-          kGain ? _mm512_loadu_si512(starts + p * panel) : _mm512_set1_epi32(static_cast<int32_t>(-128 * 4 * count));
-#pragma GCC unroll 6
-      for (int n = 0; n < kN; ++n) acc[p][n] = start;
-    }
-    const uint8_t *codes = tile_codes, *gains = tile_gains;
-    const int64_t* step_at = b.steps;
-    for (const uint8_t* table = first; table != last; table += table_unit) {
-      if constexpr (kSteps) {
-        codes = tile_codes + *step_at;
-        gains = tile_gains + step_at[count];
-        ++step_at;
-      } else {
-        gains = codes + kVector;
-      }
-      if constexpr (!kSteps) {  // with steps there is nothing to fetch, and loads are scarce
-        // Into level 2 only: misses of level 1 are few at a time, and the codes need them.
-        _mm_prefetch(ahead, _MM_HINT_T1);
-        _mm_prefetch(ahead + second, _MM_HINT_T1);
-        _mm_prefetch(ahead + third, _MM_HINT_T1);
-        if (ahead_step > 192) {
-          for (int64_t l = 192; l < ahead_step; l += 64) _mm_prefetch(ahead + l, _MM_HINT_T1);
-        }
-        ahead += ahead_step;
-      }
-      __m512i tables[kRegisters];
-#pragma GCC unroll 6
-      for (int n = 0; n < kRegisters; ++n) tables[n] = load_table<K>(table + n * 4 * K);
+  const int64_t block_bytes = count * table_unit;
+  const uint8_t* first = b.table;
+  int32_t* block_acc = b.acc;
+  for (int64_t column = b.finish_column; blocks > 0; --blocks, column += kN) {
+    const uint8_t* const last = first + block_bytes;
+    const uint8_t *tile_codes = b.codes, *tile_gains = b.gains, *starts = b.starts;
+    int32_t* out = block_acc;
+    for (int64_t tile = tiles; tile > 0; --tile, out += kP * 16) {
+      __m512i acc[kP][kN];
 #pragma GCC unroll 4
       for (int p = 0; p < kP; ++p) {
-        const __m512i index = _mm512_loadu_si512(codes + p * panel);
-        const __m512i gain = kGain ? _mm512_loadu_si512(gains + p * panel) : ones;
+        const __m512i start =
+            kGain ? _mm512_loadu_si512(starts + p * panel) : _mm512_set1_epi32(static_cast<int32_t>(-128 * 4 * count));
 #pragma GCC unroll 6
-        for (int n = 0; n < kRegisters; ++n) step(acc[p][n], index, tables[n], gain);
-        if constexpr (kSpill) step(acc[p][kN - 1], index, table + (kN - 1) * 4 * K, gain);
+        for (int n = 0; n < kN; ++n) acc[p][n] = start;
       }
-      codes += kUnit;
-    }
-    if (kSteps && b.finish != nullptr) {
-      finish_sums<kP, kN>(*b.finish, b.finish_row + (out - b.acc), b.finish_column, acc);
-    } else {
-      int32_t* to = out;
+      const uint8_t *codes = tile_codes, *gains = tile_gains;
+      const int64_t* step_at = b.steps;
+      for (const uint8_t* table = first; table != last; table += table_unit) {
+        if constexpr (kSteps) {
+          codes = tile_codes + *step_at;
+          gains = tile_gains + step_at[count];
+          ++step_at;
+        } else {
+          gains = codes + kVector;
+        }
+        if constexpr (!kSteps) {  // with steps there is nothing to fetch, and loads are scarce
+          // Into level 2 only: misses of level 1 are few at a time, and the codes need them.
+          _mm_prefetch(ahead, _MM_HINT_T1);
+          _mm_prefetch(ahead + second, _MM_HINT_T1);
+          _mm_prefetch(ahead + third, _MM_HINT_T1);
+          if (ahead_step > 192) {
+            for (int64_t l = 192; l < ahead_step; l += 64) _mm_prefetch(ahead + l, _MM_HINT_T1);
+          }
+          ahead += ahead_step;
+        }
+        __m512i tables[kRegisters];
 #pragma GCC unroll 6
-      for (int n = 0; n < kN; ++n, to += stride) {
+        for (int n = 0; n < kRegisters; ++n) tables[n] = load_table<K>(table + n * 4 * K);
 #pragma GCC unroll 4
-        for (int p = 0; p < kP; ++p) _mm512_storeu_si512(to + p * 16, acc[p][n]);
+        for (int p = 0; p < kP; ++p) {
+          const __m512i index = _mm512_loadu_si512(codes + p * panel);
+          const __m512i gain = kGain ? _mm512_loadu_si512(gains + p * panel) : ones;
+#pragma GCC unroll 6
+          for (int n = 0; n < kRegisters; ++n) step(acc[p][n], index, tables[n], gain);
+          if constexpr (kSpill) step(acc[p][kN - 1], index, table + (kN - 1) * 4 * K, gain);
+        }
+        codes += kUnit;
       }
+      if (kSteps && b.finish != nullptr) {
+        finish_sums<kP, kN>(*b.finish, b.finish_row + (out - block_acc), column, acc);
+      } else {
+        int32_t* to = out;
+#pragma GCC unroll 6
+        for (int n = 0; n < kN; ++n, to += stride) {
+#pragma GCC unroll 4
+          for (int p = 0; p < kP; ++p) _mm512_storeu_si512(to + p * 16, acc[p][n]);
+        }
+      }
+      tile_codes += kP * panel;
+      tile_gains += kP * panel;
+      starts += kP * panel;
     }
-    tile_codes += kP * panel;
-    tile_gains += kP * panel;
-    starts += kP * panel;
+    first = last;
+    block_acc += kN * stride;
   }
 }
 
@@ -170,17 +178,17 @@ LookupBlock part(const LookupBlock& b, int p, int n) {
 
 template <int kP, int K, bool kGain, bool kSteps>
 void columns(const LookupBlock& b, int64_t tiles) {
-  if (b.columns == 6) return block<kP, 6, K, kGain, kSteps>(b, tiles);
+  if (b.columns % kColumns == 0) return block<kP, kColumns, K, kGain, kSteps>(b, tiles, b.columns / kColumns);
   int n = 0;
   if (b.columns - n >= 4) {
-    block<kP, 4, K, kGain, kSteps>(part(b, 0, n), tiles);
+    block<kP, 4, K, kGain, kSteps>(part(b, 0, n), tiles, 1);
     n += 4;
   }
   if (b.columns - n >= 2) {
-    block<kP, 2, K, kGain, kSteps>(part(b, 0, n), tiles);
+    block<kP, 2, K, kGain, kSteps>(part(b, 0, n), tiles, 1);
     n += 2;
   }
-  if (b.columns - n >= 1) block<kP, 1, K, kGain, kSteps>(part(b, 0, n), tiles);
+  if (b.columns - n >= 1) block<kP, 1, K, kGain, kSteps>(part(b, 0, n), tiles, 1);
 }
 
 template <int K, bool kGain, bool kSteps>
@@ -324,7 +332,7 @@ constexpr LookupKernels make_kernels() {
       scale_columns,
       /*plane_lines=*/true,
   };
-  kernels.many_panels = true;
+  kernels.many_blocks = true;
   kernels.finishes = true;
   return kernels;
 }
