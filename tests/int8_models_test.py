@@ -58,9 +58,9 @@ def test_report_counts_the_bytes(tmp_path):
 
 def test_lookups_and_int8_side_by_side(tmp_path):
     result = lutc.compile(
-        save_mlp(tmp_path), calib=save_samples(tmp_path), preset="gain-v3", keep=["down=int8"], seed=1
+        save_mlp(tmp_path), calib=save_samples(tmp_path), preset="gain-v3t8", keep=["down=int8"], seed=1
     )
-    assert [layer["form"] for layer in result.report["layers"]] == ["gain-v3", "int8"]
+    assert [layer["form"] for layer in result.report["layers"]] == ["gain-v3t8", "int8"]
     assert ops(result.path) == ["lut_encode", "lut_linear", "int8_linear"]
     x = samples(50, seed=3)
     want, got = original(tmp_path / "mlp.onnx").run(None, {"x": x})[0], lutc.load(result.path).run(None, {"x": x})[0]
