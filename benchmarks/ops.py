@@ -55,8 +55,8 @@ FORMS = (
 )  # fmt: skip
 
 AVX2_FORMS = ("gain-v3t7", "gain-v4t7", "gain-v4t6", "gain-v4-g15")
-"""Forms that only pay there: tables of fewer bits, as the compiler makes them for this target where they are free; small
-gains."""
+"""Forms that only pay there: tables of fewer bits, as the compiler makes them for this target where they are free;
+small gains."""
 
 COLD_BYTES = 128 << 20
 """Weights that take turns in a cold row: several times a last-level cache."""
