@@ -51,6 +51,39 @@ def test_results_do_not_depend_on_who_else_sees_them(isa, activation, gain_limit
         np.testing.assert_array_equal(y, expected[-1])
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("guarded", [0, 1])
+def test_attention_between_lookup_layers_does_not_depend_on_who_else_sees_them(isa, guarded):
+    """Queries, keys and values come as the layer's sums lie, the next encode takes what attention's lanes hold."""
+    rng = np.random.default_rng(guarded)
+    layers = [make_layer(rng, d, [4] * (d // 4), 16, n, 15) for d, n in ((40, 104), (24, 30))]
+    for layer in layers:
+        layer.scale[:] = 1e-3
+
+    def attention_chain(seen):
+        plan = chain(layers, "none", seen=seen)
+        plan.inputs[0] = Port("x", plan.inputs[0].value, "f32", ("b", "l", 40))
+        plan.outputs = [Port(port.name, port.value, "f32", ("b", "l", port.shape[-1])) for port in plan.outputs]
+        packed, mixed, mask = plan.steps[1].outputs[0], plan.add_value("f32"), plan.add_value("f32")
+        plan.inputs.append(Port("mask", mask, "f32", ("b", 1, 1, "l")))
+        attrs = {"num_heads": 2, "scale": 0.3, "packed": [40, 40, 24], "quantised": 1, "guarded": guarded}
+        plan.steps.insert(2, Step("attention", "attention", [packed, -1, -1, mask], [mixed], attrs))
+        plan.steps[3].inputs[0] = mixed
+        if seen:
+            plan.outputs.append(Port("mixed", mixed, "f32", ("b", "l", 24)))
+        return plan_session(plan, isa=isa)
+
+    linked, seen = attention_chain(False), attention_chain(True)
+    for batch, length in ((1, 1), (1, 7), (9, 4), (1, 15), (1, 16), (2, 33), (3, 64), (1, 70), (0, 5)):
+        x = rng.normal(size=(batch, length, 40)).astype(np.float32)
+        mask = np.where(rng.random((batch, 1, 1, length)) < 0.2, np.float32(-10000), np.float32(0))
+        feeds = {"x": x, "mask": mask}
+        _, expected, mixed = seen.run(None, feeds)
+        (y,) = linked.run(None, feeds)
+        assert batch == 0 or np.ptp(mixed) > 0
+        np.testing.assert_array_equal(y, expected)
+
+
 def test_tables_that_stream_from_memory():
     """Beyond the tables that stay in cache a layer is walked in another order; two tables, two groups of rows."""
     rng = np.random.default_rng(3)

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/ops/attention_heads.h"
+#include "core/ops/lut_common.h"
 
 namespace lutc {
 namespace ops {
@@ -42,7 +43,8 @@ class Attention : public OpBase {
     Plan plan;
     const auto shape = [&](int i) { return present(static_cast<size_t>(i)) ? ctx.input_shape(i) : Shape(); };
     LUTC_RETURN_IF_ERROR(make_plan(shape(0), shape(1), shape(2), shape(3), &plan));
-    LUTC_RETURN_IF_ERROR(ctx.set_output(0, DType::kF32, Shape{plan.batch, plan.head.queries, plan.head.y_stride}));
+    LUTC_RETURN_IF_ERROR(
+        ctx.set_output(0, DType::kF32, Shape{plan.batch, plan.head.queries, heads_ * plan.head.value_size}));
     return request_scratch(ctx, plan.thread_bytes, ctx.num_threads());
   }
 
@@ -66,13 +68,7 @@ class Attention : public OpBase {
         for (int64_t unit = begin; unit < end; ++unit)
           key_head(ctx, plan, unit / parts, unit == begin || unit % parts == 0, unit % parts, parts, head);
       };
-      if (integer_products(s)) {
-        QuantisedHead head(s, options_, *kernels_, &pieces);
-        units(head);
-      } else {
-        FloatHead head(s, options_, few_queries(s), *kernels_, &pieces);
-        units(head);
-      }
+      with_head(s, &pieces, units);
     });
     return Status::ok();
   }
@@ -88,6 +84,21 @@ class Attention : public OpBase {
 
   // Where a width is zero, no memory bounds the other sizes: products of these do not overflow.
   static constexpr int64_t kMostHeads = int64_t{1} << 20, kMostPositions = int64_t{1} << 40;
+
+  /// fn(head) of the kind that the shape asks for, whose scratch memory is in pieces.
+  template <class Fn>
+  void with_head(const HeadShape& shape, Pieces* pieces, const Fn& fn) const {
+    if (integer_products(shape)) {
+      QuantisedHead head(shape, options_, *kernels_, pieces);
+      fn(head);
+    } else if (shape.x_feature_stride != 1 || shape.y_feature_stride != 1) {
+      TurnedHead head(shape, options_, few_queries(shape), *kernels_, pieces);
+      fn(head);
+    } else {
+      FloatHead head(shape, options_, few_queries(shape), *kernels_, pieces);
+      fn(head);
+    }
+  }
 
   bool is_packed() const { return !packed_.empty(); }
   bool few_queries(const HeadShape& shape) const { return shape.queries * (heads_ / kv_heads_) < 4; }
@@ -128,6 +139,16 @@ class Attention : public OpBase {
     head->size = q[2] / heads_;
     head->value_size = v[2] / kv_heads_;
     head->y_stride = heads_ * head->value_size;
+    // Batch and positions are one run of rows there.
+    const int64_t rows = q[1] == 0 ? 0 : Shape{q[0], q[1]}.elements();
+    if (is_packed() && by_features(def_, "takes_features", *kernels_->lookup, rows)) {
+      head->q_stride = head->k_stride = head->v_stride = 1;
+      head->x_feature_stride = rows;
+    }
+    if (by_features(def_, "makes_features", *kernels_->lookup, rows)) {
+      head->y_stride = 1;
+      head->y_feature_stride = rows;
+    }
     const Shape scores{plan->batch, heads_, head->queries, head->keys};
     Shape both;
     if (!broadcast(mask, scores, &both) || both != scores)
@@ -138,11 +159,7 @@ class Attention : public OpBase {
       stride *= mask[d];
     }
     Pieces pieces;
-    if (integer_products(*head)) {
-      QuantisedHead(*head, options_, *kernels_, &pieces);
-    } else {
-      FloatHead(*head, options_, few_queries(*head), *kernels_, &pieces);
-    }
+    with_head(*head, &pieces, [](auto&) {});
     plan->thread_bytes = pieces.bytes();
     return Status::ok();
   }
@@ -162,10 +179,11 @@ class Attention : public OpBase {
     const HeadShape& s = plan.head;
     const int64_t b = unit / kv_heads_, kv_head = unit % kv_heads_, shared = heads_ / kv_heads_;
     const float* q0 = ctx.input(0).as<float>();
-    const float* k = is_packed() ? q0 + packed_[0] : ctx.input(1).as<float>();
-    const float* v = is_packed() ? k + packed_[1] : ctx.input(2).as<float>();
+    const float* k = is_packed() ? q0 + packed_[0] * s.x_feature_stride : ctx.input(1).as<float>();
+    const float* v = is_packed() ? k + packed_[1] * s.x_feature_stride : ctx.input(2).as<float>();
     if (fresh) {
-      head.pack(k + b * s.keys * s.k_stride + kv_head * s.size, v + b * s.keys * s.v_stride + kv_head * s.value_size);
+      head.pack(k + b * s.keys * s.k_stride + kv_head * s.size * s.x_feature_stride,
+                v + b * s.keys * s.v_stride + kv_head * s.value_size * s.x_feature_stride);
     }
     const int64_t share = (s.queries + parts - 1) / parts, first = part * share;
     const int64_t count = std::min(share, s.queries - first);
@@ -176,8 +194,8 @@ class Attention : public OpBase {
         mask.query_stride = plan.mask_strides[2];
         mask.key_stride = plan.mask_strides[3];
       }
-      head.run(q0 + b * s.queries * s.q_stride + h * s.size, mask, first, count,
-               ctx.output(0).as_mut<float>() + b * s.queries * s.y_stride + h * s.value_size);
+      head.run(q0 + b * s.queries * s.q_stride + h * s.size * s.x_feature_stride, mask, first, count,
+               ctx.output(0).as_mut<float>() + b * s.queries * s.y_stride + h * s.value_size * s.y_feature_stride);
     }
   }
 

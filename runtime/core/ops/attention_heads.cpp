@@ -91,6 +91,51 @@ void FloatHead::block(const float* q, const HeadMask& mask, int64_t first, int64
   }
 }
 
+namespace {
+
+/// Rows as TurnedHead lays them.
+HeadShape of_rows(const HeadShape& shape) {
+  HeadShape rows = shape;
+  rows.q_stride = rows.k_stride = shape.size;
+  rows.v_stride = rows.y_stride = shape.value_size;
+  rows.x_feature_stride = rows.y_feature_stride = 1;
+  return rows;
+}
+
+}  // namespace
+
+TurnedHead::TurnedHead(const HeadShape& shape, const HeadOptions& options, bool few_queries,
+                       const kernels::KernelTable& kernels, Pieces* pieces)
+    : kernels_(kernels::attention_kernels(kernels.isa)),
+      shape_(shape),
+      head_(of_rows(shape), options, few_queries, kernels, pieces) {
+  q_ = pieces->floats(shape.queries * shape.size);
+  k_ = pieces->floats(shape.keys * shape.size);
+  v_ = pieces->floats(shape.keys * shape.value_size);
+  y_ = pieces->floats(shape.queries * shape.value_size);
+}
+
+void TurnedHead::turn(const float* x, int64_t stride, int64_t rows, int64_t features, float* to) const {
+  if (stride == 1) return kernels_->turn(x, shape_.x_feature_stride, features, rows, to, features);
+  for (int64_t r = 0; r < rows; ++r) std::copy_n(x + r * stride, features, to + r * features);
+}
+
+void TurnedHead::pack(const float* k, const float* v) {
+  turn(k, shape_.k_stride, shape_.keys, shape_.size, k_);
+  turn(v, shape_.v_stride, shape_.keys, shape_.value_size, v_);
+  head_.pack(k_, v_);
+}
+
+void TurnedHead::run(const float* q, const HeadMask& mask, int64_t first, int64_t rows, float* y) const {
+  const HeadShape& s = shape_;
+  turn(q, s.q_stride, s.queries, s.size, q_);
+  head_.run(q_, mask, first, rows, y_);
+  const float* from = y_ + first * s.value_size;
+  y += first * s.y_stride;
+  if (s.y_stride == 1) return kernels_->turn(from, s.value_size, rows, s.value_size, y, s.y_feature_stride);
+  for (int64_t r = 0; r < rows; ++r) std::copy_n(from + r * s.value_size, s.value_size, y + r * s.y_stride);
+}
+
 QuantisedHead::QuantisedHead(const HeadShape& shape, const HeadOptions& options, const kernels::KernelTable& kernels,
                              Pieces* pieces)
     : kernels_(kernels::attention_kernels(kernels.isa)), shape_(shape), options_(options) {
@@ -119,9 +164,9 @@ void* QuantisedHead::quadruples(Pieces* pieces, int64_t count) {
 
 void QuantisedHead::pack(const float* k, const float* v) {
   const HeadShape& s = shape_;
-  const kernels::AttentionColumns keys = {k, s.k_stride, 1, s.keys, s.size};
+  const kernels::AttentionColumns keys = {k, s.k_stride, s.x_feature_stride, s.keys, s.size};
   kernels_->pack(keys, false, options_.scale, packed_keys_, keys_, key_steps_, starts_);
-  const kernels::AttentionColumns values = {v, 1, s.v_stride, s.value_size, s.keys};
+  const kernels::AttentionColumns values = {v, s.x_feature_stride, s.v_stride, s.value_size, s.keys};
   kernels_->pack(values, false, 1.0f, packed_values_, features_, value_steps_, nullptr);
   if (options_.guarded) zero_nan(value_steps_, s.value_size);
 }
@@ -152,14 +197,16 @@ void QuantisedHead::run(const float* q, const HeadMask& mask, int64_t first, int
     job.mask = tile_mask(mask, first, job.queries);
     job.scores = scores_;
     job.largest = largest_;
-    const kernels::AttentionColumns queries = {q + first * s.q_stride, s.q_stride, 1, job.queries, s.size};
+    const kernels::AttentionColumns queries = {q + first * s.q_stride, s.q_stride, s.x_feature_stride, job.queries,
+                                               s.size};
     kernels_->pack(queries, true, 1.0f, packed_queries_, lanes, query_steps_, nullptr);
     kernels_->score(job);
     kernels_->weigh(scores_, largest_, job.queries, s.keys, weights_, inverses_);
     if (options_.guarded) zero_nan(inverses_, job.queries);
-    kernels_->mix(weights_, packed_values_, features_, job.queries, s.keys, s.value_size, value_steps_, inverses_, y_,
-                  lanes);
-    kernels_->turn(y_, lanes, s.value_size, job.queries, y + first * s.y_stride, s.y_stride);
+    const bool by_features = s.y_stride == 1;
+    kernels_->mix(weights_, packed_values_, features_, job.queries, s.keys, s.value_size, value_steps_, inverses_,
+                  by_features ? y + first : y_, by_features ? s.y_feature_stride : lanes);
+    if (!by_features) kernels_->turn(y_, lanes, s.value_size, job.queries, y + first * s.y_stride, s.y_stride);
   }
 }
 

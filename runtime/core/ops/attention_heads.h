@@ -8,8 +8,9 @@
 namespace lutc::ops {
 
 struct HeadShape {
-  int64_t queries, keys, size, value_size;         ///< L, S, d, dv
-  int64_t q_stride, k_stride, v_stride, y_stride;  ///< from one position to the next
+  int64_t queries, keys, size, value_size;             ///< L, S, d, dv
+  int64_t q_stride, k_stride, v_stride, y_stride;      ///< from one position to the next
+  int64_t x_feature_stride = 1, y_feature_stride = 1;  ///< from one feature to the next: of q, k and v, and of y
 };
 
 /// The same for every head of a step.
@@ -29,7 +30,7 @@ struct HeadMask {
 };
 
 /// Both kinds of head: `pack(k, v)`, then `run(q, mask, first, rows, y)` for queries [first, first + rows); q, y and
-/// the mask start at query 0.
+/// the mask start at query 0. In float32 features are contiguous.
 class FloatHead {
  public:
   FloatHead(const HeadShape& shape, const HeadOptions& options, bool few_queries, const kernels::KernelTable& kernels,
@@ -48,6 +49,23 @@ class FloatHead {
   int64_t block_, score_stride_;
   float *scores_, *mask_, *packed_keys_ = nullptr, *packed_values_ = nullptr;
   const float *k_ = nullptr, *v_ = nullptr;
+};
+
+/// The float32 head of inputs or outputs that lie feature by feature: rows in scratch memory stand between.
+class TurnedHead {
+ public:
+  TurnedHead(const HeadShape& shape, const HeadOptions& options, bool few_queries, const kernels::KernelTable& kernels,
+             Pieces* pieces);
+  void pack(const float* k, const float* v);
+  void run(const float* q, const HeadMask& mask, int64_t first, int64_t rows, float* y) const;
+
+ private:
+  void turn(const float* x, int64_t stride, int64_t rows, int64_t features, float* to) const;
+
+  const kernels::AttentionKernels* kernels_;
+  HeadShape shape_;
+  FloatHead head_;
+  float *q_, *k_, *v_, *y_;
 };
 
 class QuantisedHead {

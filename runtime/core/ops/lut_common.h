@@ -50,10 +50,10 @@ struct CodesGeometry {
   void extract(const uint8_t* panel, int64_t row, int64_t entries, int64_t codebook, uint8_t* code, int8_t* gain) const;
 };
 
-/// Whether rows that a lut_linear hands to lut_encode lie feature by feature: [feature][row]. Both ask
-/// (link_features.h).
-inline bool by_features(const StepDef& def, const kernels::LookupKernels& kernels, int64_t rows) {
-  return rows > kernels.gather_rows && rows >= kernels.panel_rows && def.attrs.get_int("by_features", 0) == 1;
+/// Whether the rows that a step writes ("makes_features") or reads ("takes_features") lie feature by feature:
+/// [feature][row]. Both sides ask (link_features.h).
+inline bool by_features(const StepDef& def, const char* side, const kernels::LookupKernels& kernels, int64_t rows) {
+  return def.attrs.get_int(side, 0) == 1 && rows > kernels.gather_rows && rows >= kernels.panel_rows;
 }
 
 /// Bound of the entries of all tables that are looked up with the same codes (link_entries.h).

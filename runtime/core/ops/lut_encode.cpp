@@ -109,7 +109,7 @@ class LutEncode final : public OpBase {
     std::memcpy(out.data, &header, sizeof(header));
     uint8_t* panels = out.as_mut<uint8_t>() + sizeof(header);
     const int64_t per_image = geometry_.panels(rows), panel_rows = kernels_->panel_rows;
-    const bool planes = channels_ || by_features(def_, *kernels_, rows);
+    const bool planes = channels_ || by_features(def_, "takes_features", *kernels_, rows);
     const auto body = [&](int64_t begin, int64_t end, int worker) {
       uint8_t* scratch = static_cast<uint8_t*>(ctx.scratch()) + static_cast<size_t>(worker) * scratch_;
       for (int64_t p = begin; p < end;) {

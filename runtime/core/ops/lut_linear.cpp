@@ -68,7 +68,7 @@ class LutLinear final : public LutConsumer {
     job.residual = ctx.has_input(4) ? ctx.input(4).as<float>() : nullptr;
     job.y = out.as_mut<float>();
     job.rows = rows;
-    job.by_features = job.residual == nullptr && ops::by_features(def_, *kernels_, rows);
+    job.by_features = job.residual == nullptr && ops::by_features(def_, "makes_features", *kernels_, rows);
     uint8_t* scratch = static_cast<uint8_t*>(ctx.scratch());
     const int64_t work = rows * codebooks_ * outputs_ / 16;
     const int threads = work < kParallelWork ? 1 : ctx.num_threads();
