@@ -2,7 +2,7 @@
 
 fp32                the dense layer
 int8                the dense layer in 8-bit integers: one scale a column of weights, inputs quantised as they come
-int16               attention with its products in 12-bit integers
+int16               attention with its products in 8-bit integers
 gain-v3             gain-shape lookups, sub-vectors of 3 features, 16 directions
 gain-v4k8-g15       sub-vectors of 4, 8 directions, gains within +-15
 gain-v4t7           tables of 7 bits (t8: of 8, t6: of 6), which AVX2 sums faster; without, the compiler's choice
@@ -39,7 +39,7 @@ INTEGER_ATTENTION = True
 """Whether attention is int16 by default in a model of which any layer is not fp32."""
 
 _MOST_PRODUCTS = (2**31 - 1) // (127 * 127)  # that an int8 sum holds
-_WIDEST_HEAD = 511  # features whose products of 12-bit integers an int32 holds
+_WIDEST_HEAD = 65536  # features whose products of 8-bit integers an int32 holds
 
 
 @dataclasses.dataclass(frozen=True)
