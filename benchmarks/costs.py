@@ -30,7 +30,7 @@ def total(choices: Sequence[LayerChoice], tokens: int, *, dense: bool) -> int:
     """Operations of all linear layers and attentions of an encoder.
 
     Args:
-        choices: Of its layers; forms are fp32, int8, int16 or plain.
+        choices: Of its layers; forms are fp32, int8 or plain.
         tokens: Of one text.
         dense: Count every layer as dense, whatever its form.
     """

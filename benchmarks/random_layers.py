@@ -17,7 +17,7 @@ def choose(model: ir.Model, form: str, *, every: bool = False) -> list[LayerChoi
 
     Args:
         model: Canonical; not changed.
-        form: As `lutc.forms.Form` writes it, but for int16.
+        form: As `lutc.forms.Form` writes it.
         every: All layers, rather than those that the compiler would replace by default.
 
     Returns:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from lutc.errors import UsageError
 from lutc.fit import FitResult, fit_model
 from lutc.fit.lutnn import fit_lutnn
-from lutc.forms import INT8, INT16, LayerChoice
+from lutc.forms import INT8, LayerChoice
 from lutc.fuse import fuse
 from lutc.observe import CalibrationSource
 from lutc.pack import expand_tables, pack, wants_narrow_tables
@@ -104,7 +104,7 @@ class Builder:
         layers = layer_rows(choices, results)
         for row in layers:
             row.update((rows or {}).get(row["name"], {}))
-        integer = [str(choice.node.outputs[0].name) for choice in choices if choice.form in (INT8, INT16)]
+        integer = [str(choice.node.outputs[0].name) for choice in choices if choice.form == INT8]
         graph = QuantiseDense(integer)(graph.clone() if graph is self.graph else graph).model
         plan = fuse(graph)
         if self.size == "fast":

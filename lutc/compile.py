@@ -94,7 +94,7 @@ def compile(
         output: the artifact; MODEL.lut beside the model by default.
         preset: "accurate", "balanced" or "fast": the fastest model whose outputs diverge no more than this (see
             `lutc.select.budget`); or a form for all layers alike, such as "gain-v3", or "int8", which needs no samples.
-        keep: "REGEX=fp32" or "REGEX=int8" for layers without lookups, "REGEX=int16" for attention in integers; the
+        keep: "REGEX=fp32" or "REGEX=int8" for layers without lookups, attention among them; the
             expression is searched for in layer names.
         form: "REGEX=gain-v3" and the like: the form of some layers.
         shape: sizes by input name where the model leaves them open; None keeps a dim open.

@@ -1,8 +1,8 @@
 """The forms a layer can take, and which layer takes which.
 
 fp32                the dense layer
-int8                the dense layer in 8-bit integers: one scale a column of weights, inputs quantised as they come
-int16               attention with its products in 8-bit integers
+int8                the dense layer, or attention, with products of 8-bit integers: one scale a column of weights,
+                    inputs quantised as they come
 gain-v3             gain-shape lookups, sub-vectors of 3 features, 16 directions
 gain-v4k8-g15       sub-vectors of 4, 8 directions, gains within +-15
 gain-v4t7           tables of 7 bits (t8: of 8, t6: of 6), which AVX2 sums faster; without, the compiler's choice
@@ -32,11 +32,11 @@ GAIN_LIMIT = 63
 SELECTIONS = ("accurate", "balanced", "fast")
 """Presets that are budgets, for `lutc.select` to spend; every other preset is a form for all layers alike."""
 
-DENSE_FORMS = ("fp32", "int8", "int16")
+DENSE_FORMS = ("fp32", "int8")
 """Forms without lookups: nothing to fit, no samples needed."""
 
 INTEGER_ATTENTION = True
-"""Whether attention is int16 by default in a model of which any layer is not fp32."""
+"""Whether attention is int8 by default in a model of which any layer is not fp32."""
 
 _MOST_PRODUCTS = (2**31 - 1) // (127 * 127)  # that an int8 sum holds
 _WIDEST_HEAD = 65536  # features whose products of 8-bit integers an int32 holds
@@ -47,7 +47,7 @@ class Form:
     """How a layer is computed.
 
     Attributes:
-        kind: "fp32", "int8", "int16" (attention), "gain" or "plain".
+        kind: "fp32", "int8", "gain" or "plain".
         width: V, features per codebook (with a projection: D / V codebooks).
         entries: K, entries per codebook.
         gain_limit: G; 0 in the plain form.
@@ -119,12 +119,11 @@ class Form:
 
     def fits(self, layer: str) -> bool:
         """Whether a layer of this kind ("linear", "conv" or "attention") can take the form."""
-        return self.kind == "fp32" or (self.kind == "int16") == (layer == "attention")
+        return self.dense or layer != "attention"
 
 
 FP32 = Form()
 INT8 = Form("int8")
-INT16 = Form("int16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,15 +278,12 @@ def uniform_form(preset: str) -> Form | None:
     if preset in SELECTIONS:
         return None
     try:
-        form = Form.parse(preset)
+        return Form.parse(preset)
     except UsageError:
-        form = INT16
-    if form == INT16:
         raise UsageError(
             f"{preset!r} is no preset; choose from {', '.join(SELECTIONS)} (budgets), or a form for all layers alike: "
             "int8, fp32, gain-v3, gain-v4, plain-v8 ..."
-        )
-    return form
+        ) from None
 
 
 def choose_layers(
@@ -356,7 +352,7 @@ def choose_layers(
 
 
 def with_attention(choices: list[LayerChoice]) -> list[LayerChoice]:
-    """Attention that no rule names is int16 where any other layer is not fp32."""
+    """Attention that no rule names is int8 where any other layer is not fp32."""
     if not INTEGER_ATTENTION or all(choice.form == FP32 for choice in choices if choice.kind != "attention"):
         return choices
 
@@ -364,8 +360,8 @@ def with_attention(choices: list[LayerChoice]) -> list[LayerChoice]:
         return choice.kind == "attention" and not choice.fixed
 
     return [
-        dataclasses.replace(choice, form=INT16, why="other layers are replaced")
-        if free(choice) and not _impossible("attention", choice.node, (), INT16)
+        dataclasses.replace(choice, form=INT8, why="other layers are replaced")
+        if free(choice) and not _impossible("attention", choice.node, (), INT8)
         else choice
         for choice in choices
     ]

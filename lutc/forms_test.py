@@ -139,17 +139,17 @@ def forms_of(*arguments, **rules):
 @pytest.mark.parametrize("preset", ["int8", "gain-v3"])
 def test_attention_is_integer_when_another_layer_is_replaced(preset, monkeypatch):
     monkeypatch.setattr("lutc.forms.INTEGER_ATTENTION", True)
-    assert forms_of(preset)["qkv/mix"] == "int16"
+    assert forms_of(preset)["qkv/mix"] == "int8"
     assert forms_of(preset, keep=[("qkv$", "fp32")])["qkv/mix"] == "fp32"
     assert forms_of(preset, keep=[("mix", "fp32")])["qkv/mix"] == "fp32"
 
 
 def test_a_rule_sees_the_layers_that_can_take_its_form():
     assert forms_of("gain-v3", form=[("qkv", "int8")])["qkv"] == "int8"
-    assert forms_of("gain-v3", keep=[("qkv", "int16")])["qkv/mix"] == "int16"
+    assert forms_of("gain-v3", keep=[("qkv/mix", "int8")])["qkv/mix"] == "int8"
     assert forms_of("gain-v3", keep=[("qkv", "fp32")]) == {"qkv": "fp32", "qkv/mix": "fp32"}
     with pytest.raises(UsageError, match="qkv/mix"):
-        forms_of("gain-v3", keep=[("split", "int16")])
+        forms_of("gain-v3", keep=[("split", "int8")])
 
 
 def test_unknown_preset():

@@ -61,12 +61,12 @@ def fit_price(samples: Sequence[Sample]) -> Price:
     """The price that explains the samples of one family best.
 
     Args:
-        samples: At least one; more than terms, or prices of some terms stay at zero.
+        samples: At least one; more than terms, or prices of some terms stay at zero. Terms that none has get no price.
     """
-    names = sorted({name for sample in samples for name in sample.amounts})
+    names = sorted({name for sample in samples for name, amount in sample.amounts.items() if amount > 0})
     seconds = np.array([sample.seconds for sample in samples], np.float64)
     amounts = np.array([[sample.amounts.get(name, 0.0) for name in names] for sample in samples]) / seconds[:, None]
-    scale = np.maximum(amounts.max(axis=0), 1e-300)  # prices are searched in shares of the time they explain at most
+    scale = amounts.max(axis=0)  # prices are searched in shares of the time they explain at most
     shares = amounts / scale
     arrival = np.array([sample.arrival for sample in samples], np.float64) / seconds
     start, _ = nnls(shares, np.ones(len(samples)))

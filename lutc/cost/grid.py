@@ -178,6 +178,6 @@ def _attentions(slow: bool) -> Iterator[Chain]:
     for length, features, heads in ((16, 384, 12), (64, 256, 4), (128, 384, 12), (50, 768, 12), (256, 192, 3)):
         if slow and length > 64:
             continue
-        for kind in ("fp32", "int16"):
+        for kind in ("fp32", "int8"):
             shape = LayerShape("attention", features, features, image=(length, length), heads=heads)
             yield Chain(((shape, Form.parse(kind)),))

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from lutc.fit.encoder import even_groups, pad_groups
 from lutc.fit.projection import allocate
-from lutc.forms import INT8, INT16, Form, LayerChoice
+from lutc.forms import INT8, Form, LayerChoice
 from lutc.ir.graph import attribute, replace, sweep
 from lutc.ir.lookup import add_functions, lut_conv, lut_linear, project
 from lutc.ir.parameters import ConvParameters, LookupParameters, ProjectParameters
@@ -27,7 +27,7 @@ INPUT_LEVELS = 32.0
 
 
 def randomise(model: ir.Model, choices: Sequence[LayerChoice], *, seed: int = 0) -> ir.Model:
-    """Puts random lookups in the place of every layer with a lookup form, integers in that of int8 and int16 ones.
+    """Puts random lookups in the place of every layer with a lookup form, integers in that of int8 ones.
 
     Args:
         model: Canonical; changed in place.
@@ -39,7 +39,7 @@ def randomise(model: ir.Model, choices: Sequence[LayerChoice], *, seed: int = 0)
     """
     rng = np.random.default_rng(seed)
     graph = model.graph
-    integer = [str(choice.node.outputs[0].name) for choice in choices if choice.form in (INT8, INT16)]
+    integer = [str(choice.node.outputs[0].name) for choice in choices if choice.form == INT8]
     model = QuantiseDense(integer)(model).model
     for choice in choices:
         if choice.form.dense:

@@ -93,7 +93,7 @@ def attention_function() -> ir.Function:
         return emit("MatMul", emit("Reshape", weights, by_group, allowzero=1), value)
 
     def quantised() -> ir.Value:
-        def number(x: float) -> ir.Value:
+        def number(x: float | np.floating) -> ir.Value:
             return emit("Constant", value=ir.tensor(np.float32(x)))
 
         def wide(x: ir.Value) -> ir.Value:

@@ -14,6 +14,11 @@ from lutc.learn import learn_model
 from lutc.observe import CalibrationSource
 
 
+def _simulated(choice: LayerChoice) -> bool:
+    """Whether learning rounds as the layer will; attention stays in float."""
+    return choice.form == INT8 and choice.kind != "attention"
+
+
 @dataclasses.dataclass
 class Refiner:
     """Learns what `Builder.fit` made, before `Builder.finish`.
@@ -45,7 +50,7 @@ class Refiner:
             minutes=self.minutes,
             method=self.builder.method,
             size=self.builder.size,
-            integer=[str(choice.node.outputs[0].name) for choice in self.choices if choice.form == INT8],
+            integer=[str(choice.node.outputs[0].name) for choice in self.choices if _simulated(choice)],
             seed=self.builder.seed,
             threads=self.builder.threads,
             progress=self.builder.progress,

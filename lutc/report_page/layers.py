@@ -73,7 +73,7 @@ def _row(layer: Layer, names: Sequence[str], most: dict[str, float], order: str)
 
 def form_badge(form: str) -> str:
     """A form as a coloured word."""
-    kind = {"fp32": "form fp32", "int8": "form int", "int16": "form int"}.get(form, "form")
+    kind = {"fp32": "form fp32", "int8": "form int"}.get(form, "form")
     return element("span", text(form), class_=kind)
 
 

@@ -18,8 +18,6 @@ from typing import Any
 from lutc.forms import DENSE_FORMS
 from lutc.report_page.facts import Facts
 
-INTEGER = ("int8", "int16")
-
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
@@ -51,7 +49,7 @@ class Layer:
     @property
     def family(self) -> str:
         """Which kind of form it took: "lookup", "int" or "fp32"."""
-        return "fp32" if self.form == "fp32" else "int" if self.form in INTEGER else "lookup"
+        return "fp32" if self.form == "fp32" else "int" if self.form == "int8" else "lookup"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lutc.cost import CostModel, LayerShape
 from lutc.errors import UsageError
 from lutc.fit.linear import FREE_LIMIT
-from lutc.forms import FP32, INT8, INT16, Form, LayerChoice
+from lutc.forms import FP32, INT8, Form, LayerChoice
 
 EXPECTED = {
     "gain-v2": 0.0033,
@@ -63,7 +63,7 @@ def allowed_forms(as_int8: LayerChoice, as_lookups: LayerChoice) -> list[Form]:
     if as_int8.fixed:
         return [as_int8.form]
     if as_int8.kind == "attention":
-        return [FP32] if as_int8.form == FP32 else [FP32, INT16]
+        return [FP32] if as_int8.form == FP32 else [FP32, INT8]
     forms = [FP32]
     if as_int8.form == INT8:
         forms.append(INT8)
