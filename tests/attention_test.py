@@ -279,7 +279,7 @@ def test_the_function_body_computes_the_same(queries, keys, heads, size, mask):
         None, {"q": q, "k": k, "v": v, "mask": np.asarray(0 if m is None else m, np.float32)}
     )
     expected = integer_reference(q, k, v, m, h, hk, 1 / math.sqrt(size))
-    # a score that rounds to another step there changes one weight by 3 %
-    far = np.abs(ours - expected) > 1e-5 * np.abs(v).max()
-    assert far.mean() <= 1e-3 or far.sum() <= size
+    # a score that rounds to another step there changes one weight of a query and head by 3 %
+    far = (np.abs(ours - expected) > 1e-5 * np.abs(v).max()).reshape(2, queries, h, size).any(axis=-1)
+    assert far.mean() <= 0.01 or far.sum() <= 1
     np.testing.assert_allclose(ours, expected, rtol=0, atol=0.05 * np.abs(v).max())
