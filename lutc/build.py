@@ -83,9 +83,10 @@ class Builder:
             rows: More entries of the layers' rows, by layer name.
             save_onnx: Also write the compressed model as ONNX.
         """
-        lookups = any(not choice.form.dense for choice in choices)
-        assert source is not None or not lookups
-        fitted = self.fit(choices, source) if source is not None and lookups else None
+        fitted = None
+        if any(not choice.form.dense for choice in choices):
+            assert source is not None
+            fitted = self.fit(choices, source)
         return self.finish(fitted, choices, path, report=report, rows=rows, save_onnx=save_onnx)
 
     def finish(

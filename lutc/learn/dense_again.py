@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from lutc.fit import FitResult
 from lutc.forms import LayerChoice
-from lutc.ir.graph import replace, sweep
+from lutc.ir.graph import add_constant, new_node, replace, sweep
 
 
 def dense_again(learned: FitResult, original: ir.Model, layers: Collection[LayerChoice]) -> FitResult:
@@ -35,13 +35,10 @@ def dense_again(learned: FitResult, original: ir.Model, layers: Collection[Layer
         for value in node.inputs:
             if value is not None and value.name not in values:  # a weight
                 assert value.const_value is not None
-                copied = ir.Value(name=value.name, type=value.type, shape=value.shape, const_value=value.const_value)
-                graph.register_initializer(copied)
-                values[value.name] = copied
+                values[value.name] = add_constant(graph, str(value.name), value.const_value.numpy())
             inputs.append(None if value is None else values[value.name])
-        dense = ir.Node(node.domain, node.op_type, inputs, list(node.attributes.values()), name=node.name)
-        dense.metadata_props.update(node.metadata_props)
-        replace(graph, old, [dense], list(dense.outputs))
+        dense = new_node(node.op_type, inputs, node, attributes=node.attributes, domain=node.domain)
+        replace(graph, old, [dense])
     sweep(graph)
     left = {name: factors for name, factors in learned.factors.items() if name not in outputs}
     names = {layer.name for layer in layers}
