@@ -21,7 +21,7 @@ def parser(name: str, doc: str | None, *, threads: str = "1", only: str) -> argp
     Args:
         name: The module's.
         doc: The module's docstring; its first line is the description.
-        threads: Numbers of threads, by default.
+        threads: Numbers of threads, by default; empty where that is no option.
         only: What `--only` is matched with.
     """
     made = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=(doc or "").split("\n")[0])

@@ -13,6 +13,8 @@ from lutc.drop import Score
 Answers = Callable[[Any, str], NDArray[np.float64]]
 """Outcomes of a session (with ONNX Runtime's `run` and `get_inputs`) on the split "selection" or "test"."""
 
+METRIC = "top-1"
+
 BATCH = 50
 
 

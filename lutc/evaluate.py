@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -81,7 +82,7 @@ def load_callable(name: str, flag: str) -> Callable[..., Any]:
     if not colon or not module or not attribute:
         raise UsageError(f"{flag} '{name}' is not pkg.mod:function")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        found = functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
     except (ImportError, AttributeError) as error:
         raise UsageError(f"{flag} '{name}': {error}") from error
     if not callable(found):

@@ -17,9 +17,8 @@ import json
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from benchmarks import harness, onnx_pack, result_files, variants
+from benchmarks import command, harness, onnx_pack, result_files, variants
 from benchmarks.accuracy import budgets, judge, ladder, methods, never_slower, rivals, tasks, times, verdict
 from benchmarks.accuracy.methods import Method, Skipped
 from benchmarks.accuracy.tasks import Case
@@ -29,29 +28,24 @@ MODULE = "benchmarks.accuracy"
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line's options."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {MODULE}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser("accuracy", __doc__, threads="", only="the names of the methods or of the ladder's rungs")
     parser.add_argument("--task", default=",".join(tasks.NAMES), help="several separated by commas; default: all")
-    parser.add_argument("--isa", default="native", help="native, avx512, avx2; several separated by commas")
-    parser.add_argument("--only", default="", help="regular expression over the methods' names")
     parser.add_argument("--models", default="", help="regular expression over the models' names")
+    parser.add_argument("--folds", type=int, default=0, metavar="N", help="of a cross-validated model only the first N")
     parser.add_argument(
-        "--learn", default="", help="also with so many minutes of learning; numbers with commas between"
+        "--learn", default="", help="also with so many minutes of learning a network; numbers with commas between"
     )
     parser.add_argument("--times", action="store_true", help="only the times, of artifacts that are there")
     parser.add_argument("--no-times", action="store_true", help="compile and judge only")
     parser.add_argument("--seconds", type=float, default=20, help="for the times of each model and ISA")
     parser.add_argument("--ladder", action="store_true", help="what each ingredient adds")
     parser.add_argument("--width", type=int, default=4, help="V of the ladder")
-    parser.add_argument("--minutes", default="5,15,60", help="of learning, for the ladder")
+    parser.add_argument("--minutes", default="5,15,60", help="of learning a network, for the ladder")
     parser.add_argument("--budgets", type=int, default=0, metavar="N", help="test N random budgets")
     parser.add_argument("--never-slower", action="store_true", help="selections of the whole ONNX pack against int8")
     parser.add_argument("--presets", default="fast", help="for --never-slower; several separated by commas")
     parser.add_argument("--samples", type=int, default=24, help="likewise, made-up ones of each model")
     parser.add_argument("--goals", action="store_true", help="only print what the results say")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout, text on stderr")
-    parser.add_argument("--output", type=Path, default=result_files.FOLDER / "accuracy.json")
     return parser.parse_args(arguments)
 
 
@@ -60,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = parse(arguments)
     variant = variants.child()
-    chosen = [case for case in tasks.cases(options.task) if re.search(options.models, case.name)]
+    chosen = [case for case in tasks.cases(options.task, options.folds) if re.search(options.models, case.name)]
     if variant is not None:  # the process that takes the times
         harness.pin(1)
         for case in chosen:
@@ -106,8 +100,7 @@ def _compile_and_judge(case: Case, isa: str, options: argparse.Namespace) -> Non
     for method in _methods(options):
         name = f"our {method.name}, {isa}, on {case}"
         try:
-            compiled = methods.compile(case, method, isa, judge.dense_score(case) if method.max_drop else None)
-            row = judge.row(case, method, isa, compiled)
+            row = judge.row(case, method, isa, methods.compile_all(case, method, isa, judge.dense_score))
         except (Skipped, FileNotFoundError, ImportError) as reason:
             print(f"{name}: skipped, {reason}", file=sys.stderr, flush=True)
             result_files.merge(options.output, [], {name: str(reason)})
@@ -117,16 +110,17 @@ def _compile_and_judge(case: Case, isa: str, options: argparse.Namespace) -> Non
 
 
 def _time(case: Case, isa: str, options: argparse.Namespace) -> None:
-    """Times every artifact of a model that the results know, and puts the times into its row."""
-    rows = {}
+    """Times every artifact of a model (of several folds, the first) that the results know: into its row."""
+    rows, fold = {}, case.folds[0]
+    mine = ("accuracy", case.task, case.model, isa)
     for row in result_files.load(options.output).get("rows", []):
-        if (row["bench"], row.get("task"), row.get("model"), row.get("isa")) == ("accuracy", case.task, case.name, isa):
-            path = methods.artifact(case, Method(row["form"], row["method"], (), row["minutes"]), isa)
+        if (row["bench"], row.get("task"), row.get("model"), row.get("isa")) == mine:
+            path = methods.artifact(fold, Method(row["form"], row["method"], (), row["minutes"]), isa)
             if path.exists():
                 rows[path.stem] = (row, path)
     if not rows:
         return
-    found, opened = times.measure(case, {name: path for name, (_, path) in rows.items()}, isa, options.seconds)
+    found, opened = times.measure(fold, {name: path for name, (_, path) in rows.items()}, isa, options.seconds)
     skipped = {f"{name} on {case}, {isa}": reason for name, reason in opened.skipped.items()}
     notes = {"avx2": variants.UNLIMITED} if isa == "avx2" else None
     done = [f"{name} on {case}, {isa}" for name in opened.calls]
@@ -139,12 +133,12 @@ def _judge_rivals(case: Case, options: argparse.Namespace) -> None:
     """What int8 elsewhere keeps, in the variants that were timed."""
     rows = result_files.load(options.output).get("rows", [])
     mine = [
-        row for row in rows if (row["bench"], row.get("task"), row.get("model")) == ("accuracy", case.task, case.name)
+        row for row in rows if (row["bench"], row.get("task"), row.get("model")) == ("accuracy", case.task, case.model)
     ]
     for isa in sorted({row["isa"] for row in mine if row.get("peers_us")}):
         timed = next(row for row in mine if row["isa"] == isa and row.get("peers_us"))
-        judged, skipped = rivals.judge_all(case, timed["variants"], lambda session: judge.judge(case, session))
-        base = {"bench": "accuracy of peers", "task": case.task, "model": case.name, "isa": isa, "minutes": 0}
+        judged, skipped = rivals.judge_all(case, timed["variants"], lambda sessions: judge.judge(case, sessions))
+        base = {"bench": "accuracy of peers", "task": case.task, "model": case.model, "isa": isa, "minutes": 0}
         made = [{**base, **row, "us": timed["peers_us"][row["method"]]} for row in judged]
         for row in made:
             print(f"{case} {isa} {row['method']}: {row['after']:.4f}, drop {row['drop']:+.4f}", file=sys.stderr)
@@ -155,7 +149,7 @@ def _judge_rivals(case: Case, options: argparse.Namespace) -> None:
 
 def _ladder(case: Case, isa: str, options: argparse.Namespace) -> None:
     minutes = [float(each) for each in options.minutes.split(",") if each]
-    for row, name, reason in ladder.climb(case, isa, options.width, minutes):
+    for row, name, reason in ladder.climb(case, isa, options.width, minutes, options.only):
         key = f"ladder V={options.width}: {name} on {case}"
         result_files.merge(options.output, [row] if row else [], {} if row else {key: reason}, done=[key])
 
@@ -196,11 +190,10 @@ def _say(options: argparse.Namespace) -> None:
     wanted = set(options.task.split(","))
     shown = [row for row in rows if row.get("task") in wanted]
     if options.json:
-        print(json.dumps({"rows": shown, "goals": found}))
-        return
-    print(verdict.table([row for row in shown if row["bench"] == "accuracy"]))
-    print("\n".join(ladder.line(row) for row in shown if row["bench"] == "accuracy ladder"))
-    print("\n".join(verdict.goal_line(row) for row in found))
+        print("\n".join(map(json.dumps, [*shown, *found])), flush=True)
+    command.say(options, verdict.table([row for row in shown if row["bench"] == "accuracy"]))
+    command.say(options, "\n".join(ladder.line(row) for row in shown if row["bench"] == "accuracy ladder"))
+    command.say(options, "\n".join(verdict.goal_line(row) for row in found))
 
 
 if __name__ == "__main__":

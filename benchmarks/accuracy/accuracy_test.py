@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from benchmarks import cifar10, minilm, speech, sst2, sts
-from benchmarks.accuracy import budgets, ladder, methods, statistics, tasks, verdict
+from benchmarks import cifar10, minilm, recognition, speech, sst2, sts
+from benchmarks.accuracy import budgets, judge, ladder, methods, statistics, tasks, verdict
 from benchmarks.accuracy.tasks import Case
+from lutc.evaluate import load_callable
 
 
 def accuracy(rows: np.ndarray) -> float:
@@ -162,12 +163,81 @@ def test_cifar10_splits_share_no_image():
     assert sum(image.tobytes() in seen for image in images["test"]) == 0
 
 
-def test_speech_splits_share_no_speaker():
-    sounds, digits, calibration = data(speech.training_split)
+def test_speech_folds_test_every_speaker_and_share_none():
+    cases = Case("speech", "res8").folds
+    folds = [case.module for case in cases]
+    assert [fold.speaker for fold in folds] == list(speech.SPEAKERS)
+    for fold in folds:
+        speakers = [fold.speaker, fold.selection_speaker, *fold.training_speakers]
+        assert sorted(speakers) == list(speech.SPEAKERS)
+    sounds, digits, calibration = data(folds[2].training_split)
     assert len(sounds) == len(digits) == 1600 and len(calibration) == 400
-    speakers = [set(speech.TRAINING_SPEAKERS), *(set(names) for names in speech.SPEAKERS.values())]
-    assert sum(map(len, speakers)) == len(set.union(*speakers))
-    assert speech.labelled("test")[0].shape == (500, 1, speech.FRAMES, speech.BANDS)
+    assert not {sound.tobytes() for sound in sounds} & {sound.tobytes() for sound in calibration}
+    assert folds[2].labelled("test")[0].shape == (500, 1, speech.FRAMES, speech.BANDS)
+
+
+def test_lutc_finds_what_a_fold_offers():
+    case = Case("speech", "res8").folds[1]
+    assert case.source("calibration") == "benchmarks.speech:JACKSON.calibration"
+    assert load_callable(case.source("selection_score"), "--score") == speech.JACKSON.selection_score
+    assert Case("sts", "minilm").source("calibration") == "benchmarks.sts:calibration"
+
+
+def test_some_folds_are_another_model_than_all():
+    case, some = tasks.cases("speech")[0], tasks.cases("speech", 2)[0]
+    assert case.model == tasks.cases("speech", 6)[0].model == "res8" != some.model
+    assert [fold.fold for fold in some.folds] == ["GEORGE", "JACKSON"]
+    assert len({fold.folder for fold in case.folds}) == 6
+    (only,) = tasks.cases("sts", 2)
+    assert only.folds == (only,) and only.model == "minilm"
+
+
+class Logits:
+    """A session that answers every sample with the logits it was given for it."""
+
+    def __init__(self, logits):
+        self.logits, self.done = logits, 0
+
+    def get_inputs(self):
+        return [type("Input", (), {"name": "x"})]
+
+    def run(self, names, feed):
+        begin, self.done = self.done, self.done + len(feed["x"])
+        return [self.logits[begin : self.done]]
+
+
+def test_folds_are_judged_together(monkeypatch):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 240)
+    theirs = np.eye(4, dtype=np.float32)[labels]
+    theirs[:20] = np.roll(theirs[:20], 1, axis=1)  # the first original is wrong on twenty
+    ours = theirs.copy()
+    ours[:30] = np.roll(ours[:30], -1, axis=1)  # which the compiled one gets right, and ten more wrong
+    parts = [slice(0, 120), slice(120, 240)]
+
+    class Module:
+        METRIC, metric = "top-1", staticmethod(recognition.metric)
+
+        def __init__(self, part=None):
+            self.part = part
+
+        def answers(self, session, split):
+            return recognition.answers(lambda split: (np.zeros((120, 1)), labels[self.part]))(session, split)
+
+    folds = (Case("t", "m", "A"), Case("t", "m", "B"))
+    modules = {"": Module(), "A": Module(parts[0]), "B": Module(parts[1])}
+    monkeypatch.setattr(Case, "module", property(lambda case: modules[case.fold]))
+    monkeypatch.setattr(Case, "folds", property(lambda case: folds))
+    originals = {fold: tasks.Recorder(Logits(theirs[part])) for fold, part in zip(folds, parts, strict=True)}
+    answers = {fold: modules[fold.fold].answers(session, "test") for fold, session in originals.items()}
+    monkeypatch.setattr(judge, "original", lambda fold, split: (answers[fold], originals[fold].outputs))
+    found = judge.judge(Case("t", "m"), [Logits(ours[part]) for part in parts])
+    assert found["samples"] == 240
+    assert (found["before"], found["after"]) == (pytest.approx(220 / 240), pytest.approx(230 / 240))
+    assert found["agreement"] == pytest.approx(210 / 240)  # where the original errs, agreeing is to err
+    low, high = found["interval"]["agreement"]
+    assert low < found["agreement"] < high
+    assert found["folds"] == {"a": [pytest.approx(100 / 120), pytest.approx(110 / 120)], "b": [1.0, 1.0]}
 
 
 def test_log_mel_puts_a_tone_into_its_band():
@@ -189,16 +259,16 @@ def test_random_budgets_are_judged_on_the_test_split(monkeypatch, tmp_path):
     compiled = []
 
     def compile_(case, method, isa, dense):
-        compiled.append((str(case), method.max_drop, dense))
+        compiled.append((str(case), method.max_drop, dense(case)))
         if len(compiled) == 4:
             raise methods.Skipped("not today")
-        return methods.Compiled(tmp_path, {}, next(kept))
+        return [methods.Compiled(tmp_path, {}, next(kept))]
 
     def judged(case, method, isa, made):
         drop = next(drops)
         return row("x", 1.0, drop) | {"interval": {"drop": [drop - 0.01, drop + 0.01]}}
 
-    monkeypatch.setattr(methods, "compile", compile_)
+    monkeypatch.setattr(methods, "compile_all", compile_)
     monkeypatch.setattr(budgets.judge, "row", judged)
     monkeypatch.setattr(budgets.judge, "dense_score", lambda case: 0.8)
     cases = [Case("cifar10", "resnet20"), Case("speech", "res8")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -41,17 +42,18 @@ def rungs(case: Case, width: int, minutes: Sequence[float]) -> Iterator[Rung]:
 
 
 def climb(
-    case: Case, isa: str, width: int, minutes: Sequence[float]
+    case: Case, isa: str, width: int, minutes: Sequence[float], only: str = ""
 ) -> Iterator[tuple[dict[str, Any] | None, str, str]]:
-    """Compiles and judges rung after rung.
+    """Compiles and judges rung after rung, those whose names match `only`.
 
     Yields:
         The row or None, the rung's name, and why it was skipped.
     """
     for rung in rungs(case, width, minutes):
+        if not re.search(only, rung.name):
+            continue
         try:
-            compiled = methods.compile(case, rung.method, isa)
-            row = judge.row(case, rung.method, isa, compiled)
+            row = judge.row(case, rung.method, isa, methods.compile_all(case, rung.method, isa, judge.dense_score))
         except Skipped as reason:
             print(f"{case} {rung.name}: skipped, {reason}", file=sys.stderr, flush=True)
             yield None, rung.name, str(reason)

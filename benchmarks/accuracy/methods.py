@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,14 +95,14 @@ METHODS = (
 def artifact(case: Case, method: Method, isa: str) -> Path:
     """Where the artifact lies once it has been compiled."""
     slug = re.sub(r"[^a-z0-9]+", "-", method.name.lower()).strip("-")
-    return FOLDER / f"{case.task}-{case.name}" / f"{slug}-{isa}.lut"
+    return FOLDER / case.folder / f"{slug}-{isa}.lut"
 
 
 def compile(case: Case, method: Method, isa: str, dense: float | None = None) -> Compiled:
     """Runs the command line; its report lies beside the artifact.
 
     Args:
-        case: What to compile.
+        case: What to compile; one fold of several.
         method: How.
         isa: Of the tables.
         dense: The original's metric on the selection split, where the method has a budget.
@@ -113,13 +113,13 @@ def compile(case: Case, method: Method, isa: str, dense: float | None = None) ->
     path = artifact(case, method, isa)
     path.parent.mkdir(parents=True, exist_ok=True)
     samples = "learning" if method.minutes else "calibration"
-    words = ["compile", str(case.module.model(case.name)), "--calib", f"benchmarks.{case.task}:{samples}"]
+    words = ["compile", str(case.module.model(case.name)), "--calib", case.source(samples)]
     words += ["-o", str(path), "--target", TARGETS[isa], *method.arguments, *timed_at(case)]
     if not method.minutes:  # other targets, presets and budgets reuse fits and measured candidates
         words += ["--resume", str(_fits(path.parent))]
     if method.max_drop:
         assert dense is not None
-        words += ["--score", f"benchmarks.{case.task}:selection_score", "--max-drop", f"{method.max_drop * dense:.6f}"]
+        words += ["--score", case.source("selection_score"), "--max-drop", f"{method.max_drop * dense:.6f}"]
     start = time.perf_counter()
     status, report = _lutc(words)
     seconds = time.perf_counter() - start
@@ -130,6 +130,11 @@ def compile(case: Case, method: Method, isa: str, dense: float | None = None) ->
     report["compile_seconds"] = round(seconds, 1)
     path.with_suffix(".json").write_text(json.dumps(report), encoding="utf-8")
     return Compiled(path, report, status == 0)
+
+
+def compile_all(case: Case, method: Method, isa: str, dense: Callable[[Case], float]) -> list[Compiled]:
+    """Each of a case's folds; `dense` gives an original's metric on its selection split. See `compile`."""
+    return [compile(fold, method, isa, dense(fold) if method.max_drop else None) for fold in case.folds]
 
 
 def _fits(parent: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +51,14 @@ def session(case: Case, name: str, variant: str) -> Any:
     """An int8 model in another runtime.
 
     Args:
-        case: Which model.
+        case: Which model; one fold of several.
         name: One of `NAMES`.
         variant: As `benchmarks.peers` names it: what is quantised to what.
 
     Raises:
         Skipped: The peer cannot do this here.
     """
-    folder = FOLDER / f"{case.task}-{case.name}" / "rivals"
+    folder = FOLDER / case.folder / "rivals"
     try:
         original = peer_models.modern(case.module.model(case.name), folder)
         if name == "onnxruntime_int8_dynamic":
@@ -77,14 +77,14 @@ def session(case: Case, name: str, variant: str) -> Any:
 
 
 def judge_all(
-    case: Case, variants: Mapping[str, str], judge: Callable[[Any], dict[str, Any]]
+    case: Case, variants: Mapping[str, str], judge: Callable[[Sequence[Any]], dict[str, Any]]
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """What every peer of which a variant was timed keeps.
 
     Args:
         case: Which model.
         variants: The fastest variant by peer.
-        judge: Makes the fields of a row from a session.
+        judge: Makes the fields of a row from the sessions of the case's folds.
 
     Returns:
         Rows, and reasons by name of those left out.
@@ -99,7 +99,7 @@ def judge_all(
                     "form": "int8",
                     "method": name,
                     "variant": variants[name],
-                    **judge(session(case, name, variants[name])),
+                    **judge([session(fold, name, variants[name]) for fold in case.folds]),
                 }
             )
         except Skipped as reason:

@@ -45,6 +45,11 @@ def intervals(
     return {name: [float(v) for v in np.percentile(values, [tail, 100 - tail])] for name, values in found.items()}
 
 
+def interval(metric: Metric, outcomes: NDArray[np.float64], *, seed: int = 0) -> list[float]:
+    """The 95 % percentile interval [low, high] of a metric of outcomes [samples, k]."""
+    return intervals(metric, outcomes, outcomes, seed=seed)["before"]
+
+
 def cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """Mean cosine of the rows of a [n, d] with the same rows of b."""
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)

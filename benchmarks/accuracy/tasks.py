@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import recognition
+
 NAMES = ("sts", "sst2", "cifar10", "speech")
 """Modules of `benchmarks`."""
 
@@ -55,27 +57,68 @@ class Task(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One model of one task."""
+    """One model of one task, or one of the networks of a model that is cross-validated.
+
+    Attributes:
+        task: The task's module.
+        name: The model's.
+        fold: Which of the task's folds, as its module names it; empty: all of them, or there are none.
+        limit: Of several folds only so many are used; 0: all.
+    """
 
     task: str
     name: str
+    fold: str = ""
+    limit: int = 0
 
     @property
     def module(self) -> Task:
-        """The task's module."""
-        return importlib.import_module(f"benchmarks.{self.task}")  # type: ignore[return-value]
+        """The task's module, or the fold in it. Where there are folds, the module itself only knows the metric."""
+        found = importlib.import_module(f"benchmarks.{self.task}")
+        return getattr(found, self.fold) if self.fold else found  # type: ignore[return-value]
+
+    @property
+    def folds(self) -> tuple[Case, ...]:
+        """The networks whose test samples are judged together: of most models the only one."""
+        names = () if self.fold else getattr(self.module, "FOLDS", ())
+        chosen = names[: self.limit or len(names)]
+        return tuple(Case(self.task, self.name, name) for name in chosen) or (self,)
+
+    @property
+    def model(self) -> str:
+        """The model's name in results; some of the folds are not the model."""
+        return f"{self.name} ({self.limit} folds)" if self.limit and self.limit < len(self.all_folds) else self.name
+
+    @property
+    def all_folds(self) -> tuple[Case, ...]:
+        """`folds` without a limit."""
+        return dataclasses.replace(self, limit=0).folds
+
+    @property
+    def folder(self) -> str:
+        """A name for what is made of it."""
+        return "-".join(filter(None, (self.task, self.name, self.fold.lower())))
 
     @property
     def transformer(self) -> bool:
         """Whether the model is one."""
         return self.task in ("sts", "sst2")
 
+    @property
+    def classifies(self) -> bool:
+        """Whether the largest output is the answer."""
+        return self.module.METRIC == recognition.METRIC
+
+    def source(self, function: str) -> str:
+        """What `lutc` is given to find one of the task's functions."""
+        return f"benchmarks.{self.task}:{'.'.join(filter(None, (self.fold, function)))}"
+
     def __str__(self) -> str:
-        return f"{self.task} {self.name}"
+        return " ".join(filter(None, (self.task, self.model, self.fold.lower())))
 
 
-def cases(tasks: str) -> list[Case]:
-    """Every model of these tasks, separated by commas.
+def cases(tasks: str, limit: int = 0) -> list[Case]:
+    """Every model of these tasks, separated by commas, with `limit` folds at most (0: all).
 
     Raises:
         ValueError: No such task.
@@ -84,7 +127,7 @@ def cases(tasks: str) -> list[Case]:
     for task in tasks.split(","):
         if task not in NAMES:
             raise ValueError(f"{task!r} is no task; there are {', '.join(NAMES)}")
-        found += [Case(task, name) for name in importlib.import_module(f"benchmarks.{task}").MODELS]
+        found += [Case(task, name, limit=limit) for name in importlib.import_module(f"benchmarks.{task}").MODELS]
     return found
 
 

@@ -22,7 +22,7 @@ def measure(
     """Times one inference of every artifact and peer, interleaved, one thread, CPU time.
 
     Args:
-        case: The model.
+        case: The model; one fold of several.
         artifacts: By name.
         isa: Of our kernels; for "avx2" the environment must hold the peers (benchmarks.variants).
         seconds: About how long it may take.
@@ -32,7 +32,7 @@ def measure(
         By artifact {ours_us, ours_spread_us, peers_us, ratio_vs, shape, load}, and the peers.
     """
     feed = {name: harness.on_cache_line(array) for name, array in case.module.timing().items()}
-    folder = FOLDER / f"{case.task}-{case.name}" / "timing"
+    folder = FOLDER / case.folder / "timing"
     model = peer_models.static(case.module.model(case.name), folder, feed)
     work = peers.Workload(f"{case.task} {case.name}", model, folder, [feed], 1, isa, transformer=case.transformer)
     opened = peers.open_peers(work, names)
