@@ -227,6 +227,85 @@ def test_a_wrong_largest_magnitude_does_no_harm(isa, largest):
         run_step("int8_conv", [*inputs[:5], np.ones(2, np.float32)], {}, constant=[1], isa=isa)
 
 
+def check_nonnegative(x, w, attrs, *, isa, threads=1) -> None:
+    """Integers of a convolution behind a ReLU, which kernels may treat apart, exactly."""
+    ones, zeros = np.ones(len(w), np.float32), np.zeros(len(w), np.float32)
+    plan = Plan()
+    value, image, y = (plan.add_value("f32") for _ in range(3))
+    constants = [plan.add_constant(name, v) for name, v in (("w", w), ("scale", ones), ("bias", zeros))]
+    plan.inputs.append(Port("x", value, "f32", tuple(f"d{i}" for i in range(4))))
+    plan.steps.append(Step("relu", "relu", [value], [image], {}))
+    plan.steps.append(Step("int8_conv", "conv", [image, *constants], [y], attrs))
+    plan.outputs.append(Port("y", y, "f32", ("any",)))
+    (found,) = plan_session(plan, isa=isa, threads=threads).run(None, {"x": x})
+    q, largest = quantise(np.maximum(x, 0))
+    acc = sums(q, w, attrs)
+    np.testing.assert_array_equal(np.rint(found / np.where(largest > 0, largest / 127.0, 1)), acc)
+
+
+@settings(max_examples=200)
+@given(problem=problems(), isa=isas, threads=st.sampled_from([1, 2]), limit=st.sampled_from([0, 1, 9, 127]))
+def test_images_without_negative_numbers(problem, isa, threads, limit):
+    x, w, attrs = problem
+    attrs = {k: v for k, v in attrs.items() if not k.startswith("activation")}
+    check_nonnegative(x, np.clip(w, -limit, limit), attrs, isa=isa, threads=threads)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("channels", [1, 4, 7, 16, 70])
+@pytest.mark.parametrize("weight", [-127, 127, "by channel", "by tap", "by output"])
+def test_largest_sums_of_images_without_negative_numbers(isa, channels, weight):
+    """All pixels the largest, all weights at the limit: where sums of 16 bits would be full first."""
+    w = np.full((13, channels, 3, 3), 127, np.int8)
+    if weight == "by channel":
+        w[:, ::2] = -127
+    elif weight == "by tap":
+        w[:, :, ::2, 1] = -127
+    elif weight == "by output":
+        w[::2] = -127
+    else:
+        w[:] = weight
+    x = np.ones((1, channels, 9, 10), np.float32)
+    check_nonnegative(x, w, {"pads": [1, 1, 1, 1]}, isa=isa)
+    for stride, size in ((1, 16), (2, 17)):
+        x = normal(3, 1, channels, size, size)
+        check_nonnegative(x, w, {"pads": [1, 1, 1, 1], "strides": [stride, stride]}, isa=isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    ("activation", "residual", "after"),
+    [("relu", None, 0), ("relu", "x", 1), ("relu", "x", 0), ("relu", "relu", 0), ("none", None, 0), ("silu", None, 0)],
+)
+def test_images_whose_sign_is_known_and_not(isa, activation, residual, after):
+    """A convolution behind another one: with a residual behind the ReLU the image has negative numbers."""
+    x = normal(1, 1, 8, 12, 16)
+    w = [weights(i, 8, 8, 3, 3) for i in range(2)]
+    scale, bias = np.full(8, 1 / 300, np.float32), normal(9, 8)
+    plan = Plan()
+    value, positive = plan.add_value("f32"), plan.add_value("f32")
+    plan.inputs.append(Port("x", value, "f32", tuple(f"d{i}" for i in range(4))))
+    plan.steps.append(Step("relu", "relu", [value], [positive], {}))
+    addend = {"x": [value], "relu": [positive], None: []}[residual]
+    image = value
+    for i in range(2):
+        constants = [plan.add_constant(f"{name}{i}", v) for name, v in (("w", w[i]), ("s", scale), ("b", bias))]
+        result = plan.add_value("f32")
+        attrs = {"pads": [1, 1, 1, 1], "activation": activation, "activation_after_residual": after} if i == 0 else {}
+        plan.steps.append(
+            Step("int8_conv", f"conv{i}", [image, *constants, *(addend if i == 0 else [])], [result], attrs)
+        )
+        plan.outputs.append(Port(f"y{i}", result, "f32", ("any",)))
+        image = result
+    first, second = plan_session(plan, isa=isa).run(None, {"x": x})
+    r = {"x": [x], "relu": [np.maximum(x, 0)], None: []}[residual]
+    attrs = {"pads": [1, 1, 1, 1], "activation": activation, "activation_after_residual": after}
+    (alone,) = run_step("int8_conv", [x, w[0], scale, bias, *r], attrs, constant=[1], isa=isa)
+    np.testing.assert_array_equal(first, alone)
+    (alone,) = run_step("int8_conv", [first, w[1], scale, bias], {}, constant=[1], isa=isa)
+    np.testing.assert_allclose(second, alone, rtol=1e-6, atol=1e-6)
+
+
 IMAGE, WEIGHT = (1, 2, 5, 5), (2, 2, 3, 3)
 HOSTILE = [
     ({"strides": [0, 1]}, "strides"),

@@ -1,9 +1,10 @@
 // Dense int8 convolution: quantising images, and sums over planes of quantised pixels.
 //
 // A plane holds, for each position, a *unit* of channels in one 32-bit word: four bytes (q + 128) where the ISA
-// multiplies bytes, two int16 elsewhere. Planes have borders of zeros, and one part for each phase of the strides, so
-// that a tap is a displacement: the words of consecutive outputs lie side by side at any tap. Lanes are outputs of one
-// row or of several; weights are broadcast.
+// multiplies bytes, two int16 elsewhere; or four bytes as they are (0 .. 127), where no number of the image is
+// negative. Planes have borders of zeros, and one part for each phase of the strides, so that a tap is a displacement:
+// the words of consecutive outputs lie side by side at any tap. Lanes are outputs of one row or of several; weights are
+// broadcast.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +33,10 @@ struct Int8ConvBlock {
   const uint8_t* pixels = nullptr;  ///< plane of the first unit
   const int64_t* steps = nullptr;   ///< [step_count] bytes from there to the plane of a unit, displaced by a tap
   int64_t step_count = 0;
-  const uint8_t* weights = nullptr;  ///< [step][column] words
+  /// Int8ConvKernels::windows: the number of steps of a window, then which ones they are, window after window. Sums
+  /// over one of the products of a pair of channels fit 16 bits.
+  const int32_t* windows = nullptr;
+  const uint8_t* weights = nullptr;  ///< [step][column] words, steps in the order of windows
   const int32_t* starts = nullptr;   ///< [column] what sums begin with: it undoes the offset of the pixels
   float unit_value = 0;              ///< what one unit of the pixels is worth
   const float* scale = nullptr;      ///< [column], as bias
@@ -46,7 +50,7 @@ struct Int8ConvBlock {
 };
 
 struct Int8ConvKernels {
-  int unit;           ///< channels of a word: 4 (uint8, offset by 128) or 2 (int16)
+  int unit;           ///< channels of a word: 4 (uint8, offset by 128 unless `windows`) or 2 (int16)
   int lanes;          ///< words of one vector
   int block_vectors;  ///< vectors whose sums the registers hold
   int block_columns;  ///< most output channels of a block
@@ -56,10 +60,13 @@ struct Int8ConvKernels {
   /// Words of n pixels: int8(rint(clip(x * inv, -127, 127))) of `channels` (1 .. unit) channels, zeros for the rest.
   void (*quantise)(const float* x, int64_t channel_stride, int channels, float inv, int64_t n, uint32_t* words);
   void (*block)(const Int8ConvBlock& block);
+  bool windows = false;  ///< pixels are 0 .. 127, without offset; block() reads Int8ConvBlock::windows
+  /// Those for images without negative numbers, where others are faster, or null.
+  const Int8ConvKernels* nonnegative = nullptr;
 };
 
 /// The byte of words that are zero in every channel.
-inline int int8_zero_byte(const Int8ConvKernels& kernels) { return kernels.unit == 4 ? 128 : 0; }
+inline int int8_zero_byte(const Int8ConvKernels& kernels) { return kernels.unit == 4 && !kernels.windows ? 128 : 0; }
 
 /// Never null; falls back to the scalar table when the library was built without this ISA.
 const Int8ConvKernels* int8_conv_kernels(Isa isa);

@@ -8,6 +8,7 @@
 #include "core/aligned_buffer.h"
 #include "core/checked.h"
 #include "core/ops/dense_gemm.h"
+#include "core/ops/int8_windows.h"
 #include "core/ops/window.h"
 
 namespace lutc {
@@ -54,6 +55,7 @@ class Int8Conv : public OpBase {
 
   Status init(const BuildContext& build) override {
     kernels_ = build.kernels->int8_conv;
+    if (def_.attrs.get_int("nonnegative", 0) != 0 && kernels_->nonnegative != nullptr) kernels_ = kernels_->nonnegative;
     dense_ = build.kernels->dense;
     vector_ = build.kernels->vector;
     for (int i : {0, 2, 3, 4, 5}) {
@@ -117,7 +119,8 @@ class Int8Conv : public OpBase {
     int64_t output;
     int columns;
     int64_t first_unit, units;
-    int64_t weights;  ///< bytes into the packed weights
+    int64_t weights;               ///< bytes into the packed weights
+    std::vector<int32_t> windows;  ///< Int8ConvBlock::windows
   };
 
   /// What follows from the image's shape.
@@ -128,6 +131,7 @@ class Int8Conv : public OpBase {
     int64_t width;      ///< words of a plane's row; the right border of one row is the left border of the next
     int64_t unit_step;  ///< bytes
     bool flat;          ///< a plane is the image itself
+    bool in_place;      ///< rows of a plane are those of the image, between borders, and take whole vectors
     int64_t band_rows, most_vectors;
     double work;  ///< multiply-adds of one image
     int64_t image_bytes;
@@ -190,7 +194,7 @@ class Int8Conv : public OpBase {
       while (end < outputs_ && first_unit(end) == first && end_unit(end) == first + units) ++end;
       for (int64_t pieces = ceil_div(end - output, kernels_->block_columns); pieces > 0; --pieces) {
         const int columns = static_cast<int>(ceil_div(end - output, pieces));
-        blocks_.push_back({output, columns, first, units, weights});
+        blocks_.push_back({output, columns, first, units, weights, {}});
         weights += units * taps() * columns * 4;
         most_units_ = std::max(most_units_, units);
         output += columns;
@@ -206,7 +210,7 @@ class Int8Conv : public OpBase {
     const int8_t* w = def_.inputs[1].tensor.as<int8_t>();
     const int64_t unit = kernels_->unit, taps = this->taps(), depth = group_inputs_ * taps;
     uint8_t* to = static_cast<uint8_t*>(packed_.data());
-    for (const Block& block : blocks_) {
+    for (Block& block : blocks_) {
       for (int64_t u = block.first_unit; u < block.first_unit + block.units; ++u) {
         for (int64_t t = 0; t < taps; ++t) {
           for (int64_t n = block.output; n < block.output + block.columns; ++n, to += 4) {
@@ -219,14 +223,29 @@ class Int8Conv : public OpBase {
           }
         }
       }
+      if (kernels_->windows) arrange(&block);
     }
     starts_.assign(static_cast<size_t>(outputs_), 0);
-    for (int64_t n = 0; n < outputs_ && unit == 4; ++n) {
+    for (int64_t n = 0; n < outputs_ && kernels::int8_zero_byte(*kernels_) != 0; ++n) {
       int64_t sum = 0;
       for (int64_t i = 0; i < depth; ++i) sum += w[n * depth + i];
       starts_[static_cast<size_t>(n)] = static_cast<int32_t>(static_cast<uint32_t>(-128 * sum));  // wraps as sums do
     }
     return Status::ok();
+  }
+
+  /// Steps in the order of windows.
+  void arrange(Block* block) {
+    const int64_t steps = block->units * taps();
+    const size_t bytes = static_cast<size_t>(block->columns) * 4;
+    uint8_t* const packed = static_cast<uint8_t*>(packed_.data()) + block->weights;
+    const std::vector<uint8_t> in_order(packed, packed + static_cast<size_t>(steps) * bytes);
+    block->windows = int8_windows(reinterpret_cast<const int8_t*>(packed), steps, block->columns);
+    uint8_t* to = packed;
+    for (size_t i = 0; i < block->windows.size();) {
+      for (const size_t end = i + 1 + static_cast<size_t>(block->windows[i]); ++i < end; to += bytes)
+        std::memcpy(to, in_order.data() + static_cast<size_t>(block->windows[i]) * bytes, bytes);
+    }
   }
 
   void store_word(const int16_t (&word)[4], uint8_t* to) const {
@@ -269,6 +288,9 @@ class Int8Conv : public OpBase {
     plan->width = columns.size - shared;
     plan->flat =
         taps() == 1 && plan->width == columns.in && rows.size == rows.in && columns.stride == 1 && rows.stride == 1;
+    plan->in_place = rows.stride == 1 && columns.stride == 1 && columns.in % kernels_->lanes == 0 && rows.low(0) >= 0 &&
+                     columns.low(0) >= 0 && rows.high(0) - rows.low(0) == rows.in &&
+                     columns.high(0) - columns.low(0) == columns.in;
     // An odd number of cache lines, so that the planes of all units do not fall into the same sets.
     int64_t words = 0;
     const int64_t slack = shared + ConvVector::kMostLanes;
@@ -337,6 +359,7 @@ class Int8Conv : public OpBase {
     const float* residual = present(4) ? ctx.input(4).as<float>() + offset : nullptr;
     b->columns = block.columns;
     b->step_count = block.units * taps();
+    b->windows = block.windows.data();
     b->weights = static_cast<const uint8_t*>(packed_.data()) + block.weights;
     b->starts = starts_.data() + block.output;
     b->scale = ctx.input(2).as<float>() + block.output;
@@ -380,6 +403,12 @@ class Int8Conv : public OpBase {
     if (plan.flat) return kernels_->quantise(from, plan.in_pixels, channels, inv, plan.in_pixels, words);
     std::memset(plane, kernels::int8_zero_byte(*kernels_), static_cast<size_t>(plan.unit_step));
     const int64_t width = plan.columns.in;
+    if (plan.in_place) {
+      words += plan.rows.low(0) * plan.width + plan.columns.low(0);
+      for (int64_t h = 0; h < width * plan.rows.in; h += width, words += plan.width)
+        kernels_->quantise(from + h, plan.in_pixels, channels, inv, width, words);
+      return;
+    }
     for (int64_t h = 0; h < plan.rows.in; h += plan.band_rows) {
       const int64_t rows = std::min(plan.band_rows, plan.rows.in - h);
       kernels_->quantise(from + h * width, plan.in_pixels, channels, inv, rows * width,

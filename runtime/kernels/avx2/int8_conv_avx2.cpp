@@ -4,42 +4,14 @@
 // The multiply-adds are volatile asm: gcc would otherwise reorder the unrolled block until it spills.
 #include <immintrin.h>
 
-#include "kernels/int8_conv.h"
+#include "kernels/avx2/int8_conv_common.h"
 
 namespace lutc::kernels {
 namespace {
 
 constexpr int kUnit = 2;
-constexpr int kLanes = 8;
 constexpr int kVectors = 2;
 constexpr int kColumns = 6;
-
-#define LUTC_INLINE __attribute__((always_inline)) inline
-
-/// A mask of the first n lanes, 0 <= n <= 8.
-LUTC_INLINE __m256i first(int64_t n) {
-  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), lane);
-}
-
-float max_abs(const float* x, int64_t n) {
-  const __m256 sign = _mm256_set1_ps(-0.0f);
-  __m256 most[4] = {};
-  int64_t i = 0;
-  for (; i + 32 <= n; i += 32) {
-#pragma GCC unroll 4
-    for (int k = 0; k < 4; ++k)
-      most[k] = _mm256_max_ps(most[k], _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i + 8 * k)));
-  }
-  for (; i < n; i += 8) {
-    const __m256 v = _mm256_maskload_ps(x + i, first(n - i < 8 ? n - i : 8));
-    most[0] = _mm256_max_ps(most[0], _mm256_andnot_ps(sign, v));
-  }
-  const __m256 all = _mm256_max_ps(_mm256_max_ps(most[0], most[1]), _mm256_max_ps(most[2], most[3]));
-  __m128 m = _mm_max_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
-  m = _mm_max_ps(m, _mm_movehl_ps(m, m));
-  return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
-}
 
 LUTC_INLINE __m256i quantise_channel(__m256 x, __m256 inv) {
   const __m256 scaled = _mm256_mul_ps(x, inv);
@@ -81,38 +53,6 @@ LUTC_INLINE void multiply_add(__m256i& acc, __m256i pixels, __m256i weights) {
       : "x"(pixels), "x"(weights));
 }
 
-LUTC_INLINE __m256i broadcast(const uint8_t* p) {
-  __m256i word;
-  asm volatile("vpbroadcastd %1, %0" : "=x"(word) : "m"(*reinterpret_cast<const uint8_t (*)[4]>(p)));
-  return word;
-}
-
-/// Residual and activation of finished sums; load() reads the residual.
-template <class Load>
-LUTC_INLINE __m256 finish(const Int8ConvBlock& b, __m256 y, const Load& load) {
-  const __m256 zero = _mm256_setzero_ps();
-  if (b.residual == nullptr) return b.relu ? _mm256_max_ps(zero, y) : y;
-  if (b.relu && !b.residual_first) y = _mm256_max_ps(zero, y);
-  y = _mm256_add_ps(y, load());
-  return b.relu && b.residual_first ? _mm256_max_ps(zero, y) : y;
-}
-
-/// Stores the outputs of a vector at y + at; returns them, and zeros for the lanes that are none.
-LUTC_INLINE __m256 store(const Int8ConvBlock& b, const ConvVector& v, int64_t at, __m256 y) {
-  if (v.count == kLanes) {
-    y = finish(b, y, [&] { return _mm256_loadu_ps(b.residual + at); });
-    _mm256_storeu_ps(b.y + at, y);
-  } else {
-    const __m256i order = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(v.lanes)));
-    const __m256i mask = first(v.count);
-    y = _mm256_permutevar8x32_ps(y, order);
-    y = finish(b, y, [&] { return _mm256_maskload_ps(b.residual + at, mask); });
-    _mm256_maskstore_ps(b.y + at, mask, y);
-    y = _mm256_and_ps(y, _mm256_castsi256_ps(mask));
-  }
-  return y;
-}
-
 template <int kP, int kN>
 void sum(const Int8ConvBlock& b, const ConvVector* vectors) {
   __m256i acc[kP][kN];
@@ -141,15 +81,12 @@ void sum(const Int8ConvBlock& b, const ConvVector* vectors) {
   __m256 largest = _mm256_setzero_ps();
 #pragma GCC unroll 6
   for (int n = 0; n < kN; ++n) {
-    const __m256 scale = _mm256_set1_ps(b.unit_value * b.scale[n]), bias = _mm256_set1_ps(b.bias[n]);
+    __m256i sums[kP];
 #pragma GCC unroll 2
-    for (int p = 0; p < kP; ++p) {
-      const __m256 y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[p][n]), scale, bias);
-      const __m256 stored = store(b, vectors[p], n * b.y_stride + vectors[p].output, y);
-      largest = _mm256_max_ps(largest, _mm256_andnot_ps(_mm256_set1_ps(-0.0f), stored));
-    }
+    for (int p = 0; p < kP; ++p) sums[p] = acc[p][n];
+    largest = finish_column(b, vectors, n, sums, largest);
   }
-  if (b.largest != nullptr) _mm256_storeu_ps(b.largest, _mm256_max_ps(largest, _mm256_loadu_ps(b.largest)));
+  note_largest(b, largest);
 }
 
 template <int kN>
@@ -178,7 +115,27 @@ void block(const Int8ConvBlock& b) {
 
 }  // namespace
 
+float int8_conv_max_abs_avx2(const float* x, int64_t n) {
+  const __m256 sign = _mm256_set1_ps(-0.0f);
+  __m256 most[4] = {};
+  int64_t i = 0;
+  for (; i + 32 <= n; i += 32) {
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; ++k)
+      most[k] = _mm256_max_ps(most[k], _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i + 8 * k)));
+  }
+  for (; i < n; i += 8) {
+    const __m256 v = _mm256_maskload_ps(x + i, first(n - i < 8 ? n - i : 8));
+    most[0] = _mm256_max_ps(most[0], _mm256_andnot_ps(sign, v));
+  }
+  const __m256 all = _mm256_max_ps(_mm256_max_ps(most[0], most[1]), _mm256_max_ps(most[2], most[3]));
+  __m128 m = _mm_max_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
+  m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+  return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+}
+
 extern const Int8ConvKernels kInt8ConvAvx2;
-const Int8ConvKernels kInt8ConvAvx2 = {kUnit, kLanes, kVectors, kColumns, max_abs, quantise, block};
+const Int8ConvKernels kInt8ConvAvx2 = {kUnit,    kLanes, kVectors,          kColumns,           int8_conv_max_abs_avx2,
+                                       quantise, block,  /*windows=*/false, &kInt8ConvBytesAvx2};
 
 }  // namespace lutc::kernels
