@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lutc._ort import ort_session
+from lutc.plan import Plan, Port, Step
 from tests.one_node import single_node
 from tests.one_step import ISAS, normal, run_step
+from tests.plan_session import plan_session
 
 isas = st.sampled_from(ISAS)
 lengths = st.sampled_from([1, 2, 7, 15, 16, 17, 31, 33, 63, 64, 65, 100, 384])
@@ -49,6 +51,33 @@ def test_add_layer_normalization(rows, d, bias, outputs, isa):
         np.testing.assert_allclose(ours[0], exact, rtol=2e-4, atol=2e-5)
     if outputs == 2:
         np.testing.assert_array_equal(ours[1], a + r)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("used_again", [(), ("a",), ("r",), ("a", "r")])
+def test_add_layer_normalization_takes_the_place_of_an_operand_that_ends_there(used_again, isa):
+    a, r, scale, bias = normal(1, 3, 100), normal(2, 3, 100), normal(3, 100), normal(4, 100)
+    plan = Plan()
+    given = {name: plan.add_value("f32") for name in "ar"}
+    negative = {name: plan.add_value("f32") for name in "ar"}
+    plan.inputs = [Port(name, value, "f32", (3, 100)) for name, value in given.items()]
+    plan.steps = [Step("neg", f"neg {name}", [given[name]], [negative[name]]) for name in "ar"]
+    y = plan.add_value("f32")
+    constants = [plan.add_constant("scale", scale), plan.add_constant("bias", bias)]
+    plan.steps.append(Step("add_layer_normalization", "norm", [*negative.values(), *constants], [y], {"axis": -1}))
+    plan.outputs = [Port("y", y, "f32", (3, 100))]
+    for name in used_again:
+        value = plan.add_value("f32")
+        plan.steps.append(Step("neg", f"again {name}", [negative[name]], [value]))
+        plan.outputs.append(Port(f"again {name}", value, "f32", (3, 100)))
+    # The caller owns outputs of the model: the normalisation must not be one.
+    final = plan.add_value("f32")
+    plan.steps.append(Step("neg", "final", [y], [final]))
+    plan.outputs[0] = Port("y", final, "f32", (3, 100))
+    ours, *others = plan_session(plan, isa=isa).run(None, {"a": a, "r": r})
+    np.testing.assert_allclose(-ours, layer_norm(-a - r, 1e-5, (-1,)) * scale + bias, rtol=2e-4, atol=2e-5)
+    for name, other in zip(used_again, others, strict=True):
+        np.testing.assert_array_equal(other, {"a": a, "r": r}[name])
 
 
 @pytest.mark.parametrize("isa", ISAS)

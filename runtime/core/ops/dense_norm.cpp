@@ -71,7 +71,9 @@ class RowNorm : public FloatOp {
     Shape reduced = x;
     for (int d = at.value(); d < x.rank; ++d) reduced.dims[d] = 1;
     for (int i = 1; i < ctx.num_outputs(); ++i) LUTC_RETURN_IF_ERROR(ctx.set_output(i, DType::kF32, reduced));
-    if (kNorm != Norm::kAddLayer && ctx.num_outputs() == 1) ctx.may_overwrite(0, 0);
+    // Element by element, and what was just written is near: the residual is not.
+    if (ctx.num_outputs() == 1) ctx.may_overwrite(0, 0);
+    if (kNorm == Norm::kAddLayer && ctx.num_outputs() == 1) ctx.may_overwrite(0, 1);
     return Status::ok();
   }
 
