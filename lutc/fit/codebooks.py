@@ -6,6 +6,9 @@ they cause at the layer's output. Both are seeded as k-means++ seeds, restarted,
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -19,9 +22,15 @@ _BLOCK = 16
 _EXACT_WIDTH = 4
 """Widest sub-vector whose principal direction is computed exactly at every step; wider ones take a power step."""
 
+FIRST = 128
+"""Sub-vectors for each entry on which restarts compete; the winner is then refined on all of them."""
+
+_REFINED = 6
+"""Iterations of that refinement, which begins near its end."""
+
 
 def learn_codebooks(
-    z: Floats, entries: int, *, lines: bool, seed: int, iterations: int = 12, restarts: int = 2
+    z: Floats, entries: int, *, lines: bool, seed: int, iterations: int = 12, restarts: int = 2, first: int = FIRST
 ) -> Floats:
     """Entries of every codebook.
 
@@ -33,6 +42,8 @@ def learn_codebooks(
         seed: Of the sampling; the result depends on nothing else.
         iterations: Of assignment and update.
         restarts: Runs from different seeds, of which each codebook keeps its best.
+        first: Where there are at least twice as many sub-vectors for each entry, iterations and restarts see about as
+            many, and a few more iterations all of them. 0: every iteration sees all.
 
     Returns:
         float32 [C, K, V].
@@ -42,27 +53,61 @@ def learn_codebooks(
 
     def learn(start: int) -> None:
         part = slice(start, start + _BLOCK)
-        best[part] = _learn_block(z[part], entries, lines, (seed, start), iterations, restarts)
+        best[part] = _learn_block(z[part], entries, lines, (seed, start), iterations, restarts, first)
 
     parallel_map(learn, range(0, codebooks, _BLOCK))
     return best
 
 
-def _learn_block(z: Floats, entries: int, lines: bool, seed: tuple[int, int], iterations: int, restarts: int) -> Floats:
+def learning_rows(rows: float, entries: int, *, restarts: int, iterations: int = 12, first: int = FIRST) -> float:
+    """How many sub-vectors all iterations of `learn_codebooks` assign to entries, where there are `rows`."""
+    stride = int(rows) // (first * entries) if first else 1
+    return restarts * iterations * rows / max(stride, 1) + (_REFINED * rows if stride > 1 else 0)
+
+
+def _learn_block(
+    z: Floats, entries: int, lines: bool, seed: tuple[int, int], iterations: int, restarts: int, first: int
+) -> Floats:
+    stride = z.shape[2] // (first * entries) if first else 1
+    some = _Block(np.ascontiguousarray(z[:, :, ::stride]) if stride > 1 else z, lines)
     best_error = np.full(len(z), np.inf)
     best = np.zeros((len(z), entries, z.shape[1]), np.float32)
-    energy = np.einsum("cvt,cvt->ct", z, z)
     for restart in range(restarts):
         rng = np.random.default_rng((*seed, restart))
-        book = _seed_entries(z, energy, entries, lines, rng)
-        for _ in range(iterations):
-            codes, score = _assign(z, book, lines)
-            book = _update(z, book, codes, lines)
-            _reseed_empty(z, energy, book, codes, score, lines, rng)
-        error = (energy - _explained(_assign(z, book, lines)[1], lines)).sum(axis=1, dtype=np.float64)
+        book = some.refined(some.seeds(entries, rng), iterations, rng)
+        error = some.error(book)
         better = error < best_error
         best[better], best_error[better] = book[better], error[better]
-    return best
+    return _Block(z, lines).refined(best, _REFINED, np.random.default_rng(seed)) if stride > 1 else best
+
+
+class _Block:
+    """Sub-vectors of some codebooks, float32 [C, V, rows], and what every iteration needs of them."""
+
+    def __init__(self, z: Floats, lines: bool) -> None:
+        self._z, self._lines = z, lines
+        self._energy = np.einsum("cvt,cvt->ct", z, z)
+        # The upper triangle of every outer product, as `bincount` takes it.
+        pairs = itertools.combinations_with_replacement(range(z.shape[1]), 2)
+        exact = lines and z.shape[1] <= _EXACT_WIDTH
+        self._products = [(i, j, (z[:, i] * z[:, j]).ravel().astype(np.float64)) for i, j in pairs if exact]
+
+    def seeds(self, entries: int, rng: np.random.Generator) -> Floats:
+        """Entries to begin with."""
+        return _seed_entries(self._z, self._energy, entries, self._lines, rng)
+
+    def refined(self, book: Floats, iterations: int, rng: np.random.Generator) -> Floats:
+        """Entries after so many rounds of assignment and update."""
+        for _ in range(iterations):
+            codes, score = _assign(self._z, book, self._lines)
+            book = _update(self._z, self._products, book, codes, self._lines)
+            _reseed_empty(self._z, self._energy, book, codes, score, self._lines, rng)
+        return book
+
+    def error(self, book: Floats) -> npt.NDArray[np.float64]:
+        """What the entries leave unexplained, by codebook."""
+        score = _assign(self._z, book, self._lines)[1]
+        return (self._energy - _explained(score, self._lines)).sum(axis=1, dtype=np.float64)
 
 
 def _explained(score: Floats, lines: bool) -> Floats:
@@ -111,32 +156,41 @@ def _assign(z: Floats, book: Floats, lines: bool) -> tuple[npt.NDArray[np.int32]
         key = bits.max(axis=1)
         return entries - 1 - (key & 15), (key & ~np.int32(15)).view(np.float32)
     score -= (book * book).sum(axis=2)[..., None] / 2
-    codes = score.argmax(axis=1).astype(np.int32)
-    return codes, np.take_along_axis(score, codes[:, None], axis=1)[:, 0]
+    return score.argmax(axis=1).astype(np.int32), score.max(axis=1)
 
 
-def _sums(codes: npt.NDArray[np.int32], weights: Floats | None, entries: int) -> npt.NDArray[np.float64]:
-    """Sum of the weights [C, rows] (or the count) by entry: [C, K]."""
-    index = (codes + np.arange(len(codes), dtype=np.int32)[:, None] * entries).reshape(-1)
-    flat = None if weights is None else weights.reshape(-1)
-    return np.bincount(index, flat, len(codes) * entries).astype(np.float64).reshape(-1, entries)
+def _places(codes: npt.NDArray[np.int32], entries: int) -> npt.NDArray[np.int64]:
+    """Entry of each sub-vector among those of all codebooks, int64 [C * rows], from codes [C, rows]."""
+    return (codes + np.arange(len(codes), dtype=np.int64)[:, None] * entries).reshape(-1)
 
 
-def _update(z: Floats, book: Floats, codes: npt.NDArray[np.int32], lines: bool) -> Floats:
-    codebooks, width, _ = z.shape
-    entries = book.shape[1]
+def _sums(places: npt.NDArray[np.int64], weights: npt.NDArray | None, shape: tuple[int, int]) -> npt.NDArray:
+    """Sum of the weights [C * rows] (or the count) by entry: of this shape, [C, K]."""
+    return np.bincount(places, weights, shape[0] * shape[1]).reshape(shape)
+
+
+def _update(
+    z: Floats,
+    products: Sequence[tuple[int, int, npt.NDArray[np.float64]]],
+    book: Floats,
+    codes: npt.NDArray[np.int32],
+    lines: bool,
+) -> Floats:
+    width = z.shape[1]
+    shape = book.shape[:2]
+    places = _places(codes, shape[1])
     if not lines:
-        count = np.maximum(_sums(codes, None, entries), 1)
-        return np.stack([_sums(codes, z[:, v], entries) / count for v in range(width)], axis=2).astype(np.float32)
+        count = np.maximum(_sums(places, None, shape), 1)
+        return np.stack([_sums(places, z[:, v].ravel(), shape) / count for v in range(width)], 2).astype(np.float32)
     if width <= _EXACT_WIDTH:
-        moments = np.empty((codebooks, entries, width, width))
-        for i in range(width):
-            for j in range(i, width):
-                moments[..., i, j] = moments[..., j, i] = _sums(codes, z[:, i] * z[:, j], entries)
+        moments = np.empty((*shape, width, width))
+        for i, j, product in products:
+            moments[..., i, j] = moments[..., j, i] = _sums(places, product, shape)
         return np.linalg.eigh(moments)[1][..., -1].astype(np.float32)
-    chosen = np.take_along_axis(book, codes[..., None].astype(np.int64), axis=1)
-    product = np.einsum("ctv,cvt->ct", chosen, z)
-    moved = np.stack([_sums(codes, z[:, v] * product, entries) for v in range(width)], axis=2)
+    product = np.zeros(codes.shape, np.float32)
+    for v in range(width):
+        product += book[:, :, v].ravel()[places].reshape(codes.shape) * z[:, v]
+    moved = np.stack([_sums(places, (z[:, v] * product).ravel(), shape) for v in range(width)], axis=2)
     return _normalise(moved.astype(np.float32))
 
 
@@ -150,7 +204,7 @@ def _reseed_empty(
     rng: np.random.Generator,
 ) -> None:
     """Move entries that nobody chose to badly represented sub-vectors, in place."""
-    empty = _sums(codes, None, book.shape[1]) == 0
+    empty = _sums(_places(codes, book.shape[1]), None, book.shape[:2]) == 0
     for c, k in zip(*np.nonzero(empty), strict=True):
         left = np.maximum(energy[c] - _explained(score[c], lines), 0)
         chosen = z[c, :, _draw(left[None], rng)[0]]

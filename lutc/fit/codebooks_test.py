@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lutc.fit.codebooks import learn_codebooks
+from lutc.fit.codebooks import FIRST, learn_codebooks, learning_rows
 from lutc.fit.parallel import use_threads
 
 
@@ -52,3 +52,19 @@ def test_seed_alone_decides():
     with use_threads(2):
         np.testing.assert_array_equal(first, learn_codebooks(z, 16, lines=True, seed=3))
     assert not np.array_equal(first, learn_codebooks(z, 16, lines=True, seed=4))
+
+
+@pytest.mark.parametrize("lines", [True, False])
+def test_restarts_on_some_of_many_find_as_good_entries(lines):
+    rng = np.random.default_rng(0)
+    z = (rng.normal(size=(6, 4, 4)) @ rng.standard_t(5, size=(6, 4, 8192))).astype(np.float32)
+
+    def left(first):
+        book = learn_codebooks(z, 16, lines=lines, seed=0, first=first)
+        score = book @ z
+        won = (score**2).max(1) if lines else 2 * (score - (book**2).sum(2)[..., None] / 2).max(1)
+        return float(((z * z).sum(1) - won).sum() / (z * z).sum())
+
+    assert left(FIRST) < 1.01 * left(0)
+    assert learning_rows(8192, 16, restarts=2) < 0.6 * learning_rows(8192, 16, restarts=2, first=0)
+    assert learning_rows(100, 16, restarts=1) == 1200

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse
 
 from lutc.fit.encode import decode_rows, encode_rows
 from lutc.fit.encoder import FittedEncoder, even_groups, fit_encoder, pad_groups
@@ -93,6 +94,7 @@ def fit_conv(
     seed: int,
     size: str = "fast",
     narrow: bool = False,
+    draft: bool = False,
 ) -> FittedLayer:
     """Fit lookups that map images to targets.
 
@@ -105,6 +107,7 @@ def fit_conv(
         seed: Of all sampling.
         size: As in `fit_linear`.
         narrow: Likewise.
+        draft: Likewise.
 
     Returns:
         The layer.
@@ -124,7 +127,8 @@ def fit_conv(
         metric[part, part] = rows.astype(np.float64) @ rows.T
     pixels = _pixels(images, _LEARNING_PIXELS, rng)
     # Zeros stay exact without an offset: after a ReLU they are many, and padding is one.
-    encoder = fit_encoder(pixels, metric, groups, form, offset=np.zeros(channels, np.float32), seed=seed)
+    offset = np.zeros(channels, np.float32)
+    encoder = fit_encoder(pixels, metric, groups, form, offset=offset, seed=seed, draft=draft)
 
     total = sum(y.shape[0] * y.shape[2] * y.shape[3] for y in targets)
     share = min(1.0, _POSITIONS / max(total, 1))
@@ -210,12 +214,13 @@ class _GroupView:
     def _books(self) -> slice:
         return slice(self.group * self.codebooks, (self.group + 1) * self.codebooks)
 
-    def atoms(self, taps: int) -> Floats:
-        """Decoded window of one unit of gain: float32 [taps * C * K, taps * channels]."""
-        whole = atom_matrix(self.encoder).reshape(len(self.encoder.groups), -1, len(self.encoder.offset))
+    def atoms(self, taps: int) -> scipy.sparse.csr_array:
+        """Decoded window of one unit of gain: sparse float32 [taps * C * K, taps * channels]."""
+        entries = self.encoder.atoms.shape[1]
+        rows = slice(self._books.start * entries, self._books.stop * entries)
         channels = slice(self.group * self.channels, (self.group + 1) * self.channels)
-        block = whole[self._books, :, channels].reshape(-1, self.channels)
-        return np.kron(np.eye(taps, dtype=np.float32), block)
+        block = atom_matrix(self.encoder)[rows, channels]
+        return scipy.sparse.csr_array(scipy.sparse.block_diag([block] * taps))
 
     def decoded(self, window: _Windows, encoded: Encoded) -> Floats:
         """Decoded windows, float32 [positions, taps * channels]."""

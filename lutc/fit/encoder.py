@@ -16,6 +16,9 @@ Floats = npt.NDArray[np.float32]
 _CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 """Clipping points tried, as fractions of the largest value seen."""
 
+_SCALING_ROWS = 2048
+"""Rows by which clipping points are compared; the largest value is that of all."""
+
 _LEARNING_ROWS = 8192
 """Rows from which codebooks are learned: 512 for each of 16 entries."""
 
@@ -68,12 +71,13 @@ def choose_inv_scale(x: Floats, *, levels: int = 127) -> Floats:
     """Multiplier per column that quantises x [rows, D] to +-levels with the least squared error."""
     size = np.abs(x)
     largest = size.max(axis=0)
+    size = size[:: max(len(size) // _SCALING_ROWS, 1)]
     best = np.full(x.shape[1], np.inf)
     chosen = largest.copy()
     for fraction in _CLIPS:
         limit = largest * fraction
         over = np.maximum(size - limit, 0)
-        error = np.einsum("td,td->d", over, over) + len(x) * (limit / levels) ** 2 / 12
+        error = np.einsum("td,td->d", over, over) + len(size) * (limit / levels) ** 2 / 12
         better = error < best
         best[better], chosen[better] = error[better], limit[better]
     return np.where(chosen > 1e-30, levels / np.maximum(chosen, 1e-30), 0).astype(np.float32)
@@ -107,6 +111,7 @@ def fit_encoder(
     offset: Floats,
     seed: int,
     inv_scale: Floats | None = None,
+    draft: bool = False,
 ) -> FittedEncoder:
     """Learn an encode from samples of a layer's input.
 
@@ -118,6 +123,7 @@ def fit_encoder(
         offset: float32 [D], subtracted before quantisation.
         seed: Of the sampling.
         inv_scale: Quantisation multipliers float32 [D], chosen from x when None.
+        draft: Learn the codebooks from one start rather than the better of two.
 
     Returns:
         The encoder.
@@ -131,7 +137,8 @@ def fit_encoder(
     factors = metric_factors(metric, groups)
     z = np.matmul(factors.transpose(0, 2, 1).astype(np.float32), group_rows(centred, groups))
     norm = np.sqrt(np.maximum(np.einsum("cvt,cvt->c", z, z) / max(z.shape[2], 1), 1e-30)).astype(np.float32)
-    book = learn_codebooks(z / norm[:, None, None], form.entries, lines=form.gain_limit > 0, seed=seed)
+    lines, starts = form.gain_limit > 0, 1 if draft else 2
+    book = learn_codebooks(z / norm[:, None, None], form.entries, lines=lines, seed=seed, restarts=starts)
     book64 = book.astype(np.float64)
     if form.gain_limit == 0:
         book64 *= norm[:, None, None]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse
 
 from lutc.fit.encode import decode_rows, encode_rows, lookup_chunks, lookup_linear
 from lutc.fit.encoder import FittedEncoder, even_groups, fit_encoder, pad_groups
@@ -77,14 +78,14 @@ def refits_entries(form: Form, columns: int) -> bool:
     return columns <= FREE_LIMIT and (form.kind == "plain" or form.width > 3)
 
 
-def atom_matrix(encoder: FittedEncoder) -> Floats:
-    """Decoded input of one unit of gain of each entry: float32 [C * K, D]."""
+def atom_matrix(encoder: FittedEncoder) -> scipy.sparse.csr_array:
+    """Decoded input of one unit of gain of each entry: sparse float32 [C * K, D]."""
     codebooks, entries, _ = encoder.atoms.shape
-    features = len(encoder.offset)
-    matrix = np.zeros((codebooks, entries, features + 1), np.float32)
-    rows = np.arange(codebooks)[:, None, None]
-    np.add.at(matrix, (rows, np.arange(entries)[None, :, None], encoder.groups[:, None, :]), encoder.atoms)
-    return matrix[..., :features].reshape(-1, features)
+    rows = np.arange(codebooks * entries).reshape(codebooks, entries, 1)
+    rows, columns = np.broadcast_arrays(rows, encoder.groups[:, None, :])
+    used = columns >= 0
+    place = (rows[used], columns[used])
+    return scipy.sparse.csr_array((encoder.atoms[used], place), (codebooks * entries, len(encoder.offset)))
 
 
 def _split(rows: int) -> int:
@@ -111,7 +112,15 @@ def _moments(encoder: FittedEncoder, codes: npt.NDArray[np.uint8], gains: Floats
 
 
 def fit_linear(
-    x: Floats, y: Floats, weight: Floats, form: Form, *, seed: int, size: str = "fast", narrow: bool = False
+    x: Floats,
+    y: Floats,
+    weight: Floats,
+    form: Form,
+    *,
+    seed: int,
+    size: str = "fast",
+    narrow: bool = False,
+    draft: bool = False,
 ) -> FittedLayer:
     """Fit lookups that map x to y.
 
@@ -123,6 +132,7 @@ def fit_linear(
         seed: Of all sampling.
         size: "small" makes the table from int8 factors, "auto" where that loses nothing, "fast" never.
         narrow: Whether tables of fewer than 8 bits are wanted where they are free.
+        draft: Whether the layer is only to be compared with others: see `fit_encoder`.
 
     Returns:
         The layer.
@@ -132,13 +142,15 @@ def fit_linear(
         groups = pad_groups(even_groups(x.shape[1], form.width))
         offset = x.mean(axis=0, dtype=np.float64).astype(np.float32)
         metric = weight.astype(np.float64) @ weight.T
-        encoder = fit_encoder(x, metric, groups, form, offset=offset, seed=seed)
+        encoder = fit_encoder(x, metric, groups, form, offset=offset, seed=seed, draft=draft)
     else:
         fitted = fit_projection(x, y, weight, form)
         projection, weight = fitted.parameters, fitted.weight
         x = apply_projection(x, projection)
         ones = np.ones(x.shape[1], np.float32)
-        encoder = fit_encoder(x, fitted.metric, fitted.groups, form, offset=ones * 0, seed=seed, inv_scale=ones)
+        encoder = fit_encoder(
+            x, fitted.metric, fitted.groups, form, offset=ones * 0, seed=seed, inv_scale=ones, draft=draft
+        )
     codes, gains = encode_rows(x, encoder)
     entries = encoder.atoms.shape[1]
     free = size != "small" and refits_entries(form, len(codes) * entries)

@@ -213,7 +213,9 @@ def _initialised(cut: CutModel, site: onnx.NodeProto, choice: LayerChoice, x: Fl
     )
     offset = np.zeros(x.shape[1], np.float32)
     z = group_rows(x, groups)
-    centroids = learn_codebooks(z, choice.form.entries, lines=False, seed=seed, iterations=ITERATIONS, restarts=1)
+    centroids = learn_codebooks(
+        z, choice.form.entries, lines=False, seed=seed, iterations=ITERATIONS, restarts=1, first=0
+    )
     lookup = lutnn_layer(centroids, weight, bias, groups, offset, choose_inv_scale(x), geometry)
     lookup.check()
     distance = ((z[:, None] - centroids[..., None]) ** 2).sum(axis=2).min(axis=1)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,8 @@ import scipy.linalg
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
+Matrix: TypeAlias = Any
+"""A dense array or one of scipy.sparse."""
 
 TIED_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Ridges of the tied refit, relative to the mean of the Gram matrix' diagonal."""
@@ -93,7 +96,7 @@ class Moments:
             np.zeros_like(self.y),
         )
 
-    def mapped(self, matrix: npt.NDArray) -> Moments:
+    def mapped(self, matrix: Matrix) -> Moments:
         """The moments of the regressors a @ matrix."""
         thin = matrix.astype(np.float32)
         return Moments(self.rows, thin.T @ (self.aa @ thin), matrix.T @ self.ay, self.yy, self.a @ matrix, self.y)
@@ -122,31 +125,31 @@ def _stacked(chunks: list[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
     return np.concatenate([a for a, _ in chunks]), np.concatenate([y for _, y in chunks])
 
 
-def ridge(moments: Moments, start: npt.NDArray, strength: float) -> Doubles:
-    """Weights that minimise the error plus strength * mean diagonal * |weights - start|^2.
+class Ridge:
+    """Weights that minimise the error plus strength * mean diagonal * |weights - start|^2, for several strengths.
 
     Args:
         moments: Centred.
         start: [F, N].
-        strength: At least 0.
-
-    Returns:
-        float64 [F, N].
     """
-    size = max(len(moments.aa), 1)
-    level = max(float(np.trace(moments.aa, dtype=np.float64)) / size, 1e-30)
-    regular = moments.aa / np.float32(level)
-    regular[np.diag_indices(size)] += np.float32(max(strength, 1e-6))
-    gap = (moments.ay - moments.aa @ start.astype(np.float32)) / level
-    try:
-        solved = scipy.linalg.cho_solve(
-            scipy.linalg.cho_factor(regular, lower=True, overwrite_a=True, check_finite=False),
-            gap.astype(np.float32),
-            check_finite=False,
-        )
-    except scipy.linalg.LinAlgError:
-        return np.array(start, np.float64)
-    return start + solved
+
+    def __init__(self, moments: Moments, start: npt.NDArray) -> None:
+        self._size = max(len(moments.aa), 1)
+        level = max(float(np.trace(moments.aa, dtype=np.float64)) / self._size, 1e-30)
+        self._start, self._level, self._aa = start, np.float32(level), moments.aa
+        gap = (moments.ay - moments.aa @ start.astype(np.float32)) / level
+        self._gap = np.asfortranarray(gap, np.float32)  # as LAPACK takes it
+
+    def weights(self, strength: float, columns: npt.NDArray[np.bool_] | slice = slice(None)) -> Doubles:
+        """float64 [F, N], or some columns of it; `strength` is at least 0."""
+        regular = (self._aa / self._level).T  # symmetric: the transpose is what LAPACK overwrites without a copy
+        regular[np.diag_indices(self._size)] += np.float32(max(strength, 1e-6))
+        start = self._start[:, columns]
+        try:
+            factor = scipy.linalg.cho_factor(regular, lower=True, overwrite_a=True, check_finite=False)
+        except scipy.linalg.LinAlgError:
+            return np.array(start, np.float64)
+        return start + scipy.linalg.cho_solve(factor, self._gap[:, columns], check_finite=False)
 
 
 def chosen_ridge(
@@ -166,8 +169,9 @@ def chosen_ridge(
     best = np.array(start, np.float64)
     best_error = held_out.error(best)
     strengths = np.full(best.shape[1], np.inf)
+    ridge = Ridge(train, start)
     for strength in grid:
-        weights = ridge(train, start, strength)
+        weights = ridge.weights(strength)
         error = held_out.error(weights)
         better = error < best_error
         best[:, better], best_error[better], strengths[better] = weights[:, better], error[better], strength
@@ -175,12 +179,12 @@ def chosen_ridge(
 
 
 def refit(moments: Moments, start: npt.NDArray, strengths: npt.NDArray[np.float64]) -> Doubles:
-    """`ridge` with the strength of each column (inf: start)."""
+    """The ridge whose strength is that of each column (inf: start)."""
     weights = np.array(start, np.float64)
+    ridge = Ridge(moments, weights)
     for strength in np.unique(strengths[np.isfinite(strengths)]):
         columns = strengths == strength
-        part = dataclasses.replace(moments, ay=moments.ay[:, columns], yy=moments.yy[columns])
-        weights[:, columns] = ridge(part, weights[:, columns], float(strength))
+        weights[:, columns] = ridge.weights(float(strength), columns)
     return weights
 
 
@@ -203,15 +207,13 @@ class FittedTable:
     tied_error: float
 
 
-def fit_table(
-    train: Moments, held_out: Moments, atoms: npt.NDArray, weights: npt.NDArray, *, free: bool
-) -> FittedTable:
+def fit_table(train: Moments, held_out: Moments, atoms: Matrix, weights: npt.NDArray, *, free: bool) -> FittedTable:
     """Tied and (if asked for) free tables.
 
     Args:
         train: Moments of the gain-weighted one-hots when `free`, else of the decoded inputs.
         held_out: Likewise, other rows.
-        atoms: Decoded input of one unit of gain of each entry, [C * K, F].
+        atoms: Decoded input of one unit of gain of each entry, [C * K, F]; best sparse.
         weights: The layer's own, [F, N].
         free: Whether to refit single entries.
     """

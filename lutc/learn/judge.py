@@ -10,7 +10,8 @@ import numpy.typing as npt
 import torch
 
 from lutc.divergence import Reference
-from lutc.learn.loss import TOLD_WEIGHT, class_divergence
+from lutc.fit.sites import token_mask
+from lutc.learn.loss import TOLD_WEIGHT, class_divergence, counted
 from lutc.learn.samples import Batch
 
 Outputs = Mapping[str, npt.NDArray]
@@ -36,7 +37,7 @@ class Verdict:
 
 
 class Judge:
-    """Compares outputs with the original's.
+    """Compares outputs with the original's; as in the loss, positions outside a token mask do not count.
 
     Args:
         batches: Inputs.
@@ -47,6 +48,7 @@ class Judge:
     def __init__(self, batches: Sequence[Batch], outputs: Sequence[Outputs], classes: Sequence[str]) -> None:
         self._reference = Reference(batches, outputs)
         self._wanted, self._classes = outputs, classes
+        self._masks = [_mask_of(batch) for batch in batches]
         self._all_told = all(name in classes for name, y in outputs[0].items() if y.dtype.kind == "f")
 
     def __call__(self, outputs: Sequence[Outputs]) -> Verdict:
@@ -59,11 +61,19 @@ class Judge:
 
     def _class_divergence(self, outputs: Sequence[Outputs], name: str) -> float:
         """Mean over all rows of one output."""
-        pairs = [(_rows(ours[name]), _rows(theirs[name])) for ours, theirs in zip(outputs, self._wanted, strict=True)]
+        batches = zip(outputs, self._wanted, self._masks, strict=True)
+        pairs = [(_rows(ours[name], mask), _rows(theirs[name], mask)) for ours, theirs, mask in batches]
         total = sum(len(theirs) * float(class_divergence(ours, theirs)) for ours, theirs in pairs)
         return total / sum(len(theirs) for _, theirs in pairs)
 
 
-def _rows(output: npt.NDArray) -> torch.Tensor:
-    """An output [..., classes] as float32 [rows, classes]."""
-    return torch.from_numpy(output.reshape(-1, output.shape[-1]).astype(np.float32))
+def _mask_of(batch: Batch) -> torch.Tensor | None:
+    """The token mask [B, L] among a batch's inputs, if there is one."""
+    mask = token_mask(batch)
+    return None if mask is None else torch.from_numpy(mask)
+
+
+def _rows(output: npt.NDArray, mask: torch.Tensor | None) -> torch.Tensor:
+    """An output [..., classes] as float32 [rows, classes], of [B, L, classes] the positions that count."""
+    y = counted(torch.from_numpy(output.astype(np.float32)), mask)
+    return y.reshape(-1, y.shape[-1])

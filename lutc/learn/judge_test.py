@@ -49,3 +49,21 @@ def test_beside_an_embedding_the_distance_counts_whole():
     y, e = answers(), answers(embedding=True)
     found = verdict({"y": y, "e": e}, {"y": y, "e": 0.9 * e})
     assert found.total == pytest.approx(found.divergence + found.classes)
+
+
+def test_padded_positions_do_not_count():
+    rng = np.random.default_rng(0)
+    theirs = np.stack([answers(40), answers(40)[::-1]])  # [2, 40, 8]
+    mask = np.ones((2, 40), np.int64)
+    mask[1, 25:] = 0
+    ours = theirs.copy()
+    ours[mask == 0] = rng.normal(size=ours[mask == 0].shape)
+    masked, unmasked = (
+        Judge([{"ids": mask, "attention_mask": each}], [{"y": theirs}], ("y",)) for each in (mask, np.ones_like(mask))
+    )
+    assert masked([{"y": ours}]).total == 0
+    assert unmasked([{"y": ours}]).classes > 0.1
+    ours[0, :4] = np.roll(ours[0, :4], 1, axis=1)  # a mean over the 65 that count
+    few = masked([{"y": ours}]).classes
+    flat = Judge([{"x": mask[mask == 1]}], [{"y": theirs[mask == 1]}], ("y",))
+    assert few == pytest.approx(flat([{"y": ours[mask == 1]}]).classes) and few > 0.1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -232,16 +233,19 @@ class _Trial:
         weight, _ = self._weight()
         # Entries that are refitted one by one take much longer and, behind gains, answer little better.
         size = "small" if form.kind == "gain" else "fast"
-        inputs = [tensors[self.site.input[0]] for tensors in self.train]
         if self.site.op_type == "Conv":
+            inputs = [tensors[self.site.input[0]] for tensors in self.train]
             return fit_conv(
-                inputs, self.trained, weight, site_geometry(self.site, weight), form, seed=self.seed, size=size
-            )
-        x, y = self._rows(inputs)
-        return fit_linear(x, y, weight, form, seed=self.seed, size=size)
+                inputs, self.trained, weight, site_geometry(self.site, weight), form, seed=self.seed, size=size,
+                draft=True,
+            )  # fmt: skip
+        x, y = self._rows
+        return fit_linear(x, y, weight, form, seed=self.seed, size=size, draft=True)
 
-    def _rows(self, inputs: Sequence[Floats]) -> tuple[Floats, Floats]:
-        """At most ROWS rows that are no padding, and what the layer answers to them."""
+    @functools.cached_property
+    def _rows(self) -> tuple[Floats, Floats]:
+        """At most ROWS rows of the input that are no padding, and what the layer answers to them."""
+        inputs = [tensors[self.site.input[0]] for tensors in self.train]
         xs, ys = [], []
         for x, y, mask in zip(inputs, self.trained, self.masks, strict=True):
             flat_x, flat_y = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from lutc.fit.codebooks import learning_rows
 from lutc.fit.linear import fit_linear, refits_entries
 from lutc.fit.model import MAX_ROWS
 from lutc.fit.parallel import use_threads
@@ -22,13 +23,13 @@ from lutc.select.meter import MEASURING_S
 from lutc.select.network import Network
 from lutc.select.samples import Samples
 
-DRAFTS = {"divergence": 2.0, "score": 4.0}
-"""Models with lookups that a search builds on average, by what the budget limits."""
+DRAFTS = {"divergence": 2.0, "score": 6.0}
+"""Models with lookups that a search builds on average, by what the budget limits: drafts and, under a score, levels."""
 
 _LOOKUPS = {"divergence": 0.5, "score": 0.7}
 """Share of the layers that could that take lookups in such a model."""
 
-_AGAIN = 0.7
+AGAIN = 0.7
 """Share of its layers that a later draft fits again: those behind the first change."""
 
 _MOVES = 2.0
@@ -36,9 +37,6 @@ _MOVES = 2.0
 
 _BUILD = 9e-8
 """Seconds to quantise, pack, write and read back a parameter, in units."""
-
-_SLACK = 0.8
-"""Of the probe's time a larger fit, whose overheads weigh less, takes this part."""
 
 _WINDOW = 1.8e-6
 """Seconds to cut a position of a convolution out of its image, in units."""
@@ -54,8 +52,11 @@ LONGEST = 600.0
 
 Layers = Mapping[str, tuple[LayerChoice, Sequence[Priced]]]
 
-_PROBE, _PROBES = (1024, 192, 192), 3
-"""Rows, features and outputs of the layer that is fitted to learn this machine's speed, and how often."""
+_PROBE, _PROBES = (ROWS, 384, 384), 2
+"""Rows, features and outputs of the layer that is fitted to learn this machine's speed, and how often.
+
+As large as a candidate: caches of their own hide from a small fit that another core keeps the memory busy.
+"""
 
 _COPIES = 3
 """Copies of the weights: of ONNX Runtime's pieces, of the fit's, of the artifact in the making."""
@@ -155,7 +156,7 @@ class Effort:
         models = DRAFTS[budget.metric] * (1 - kept) + kept if fits else 0.0
         run_final = run * _size(samples.final) / _size(samples.judge)
         run_verify = run * _size(samples.verify) / _size(samples.judge)
-        whole = 1 + _AGAIN * max(models - 1, 0)
+        whole = 1 + AGAIN * max(models - 1, 0)
         weights = sum(constant_bytes(FP32, choice) for choice, _ in priced.values())
         trial = run_verify + MEASURING_S + score_seconds + speed * _BUILD * weights / 4
         known = [curves.get(choice.name, item.form) is not None for choice, forms in priced.values() for item in forms]
@@ -251,11 +252,11 @@ def thinned(network: Network, priced: Layers, train: Sequence[Batch]) -> tuple[L
 
 def _candidate_units(choice: LayerChoice, form: Form, rows: float) -> float:
     cap = ROWS if choice.kind == "linear" else _POSITIONS
-    return _units(choice, form, min(rows, cap), form.kind != "gain")
+    return _units(choice, form, min(rows, cap), form.kind != "gain", draft=True)
 
 
 def _probe() -> float:
-    """CPU seconds that a unit of `_units` takes."""
+    """CPU seconds that a unit of `_units` takes at this moment."""
     rows, features, outputs = _PROBE
     rng = np.random.default_rng(0)
     x = rng.normal(size=(rows, features)).astype(np.float32)
@@ -264,12 +265,12 @@ def _probe() -> float:
     taken = []
     for _ in range(_PROBES):
         begin = time.process_time()
-        fit_linear(x, x @ weight, weight, form, seed=0, size="small")
+        fit_linear(x, x @ weight, weight, form, seed=0, size="small", draft=True)
         taken.append(time.process_time() - begin)
-    return _SLACK * min(taken) / _work(rows, features, outputs, features // 4, 4, 16, 0)
+    return float(np.mean(taken)) / _work(rows, features, outputs, features // 4, 4, 16, 0, draft=True)
 
 
-def _units(choice: LayerChoice, form: Form, rows: float, free: bool) -> float:
+def _units(choice: LayerChoice, form: Form, rows: float, free: bool, *, draft: bool = False) -> float:
     """Work of a fit, in seconds of the machine on which the constants below were measured."""
     columns = lookups_columns(form, choice)
     taps = _taps(choice)
@@ -279,7 +280,7 @@ def _units(choice: LayerChoice, form: Form, rows: float, free: bool) -> float:
     if choice.kind == "conv":
         cutting = _WINDOW * rows
         rows *= _POSITION
-    units = cutting + _work(rows, choice.D * taps, choice.N, codebooks, form.width, form.entries, entries)
+    units = cutting + _work(rows, choice.D * taps, choice.N, codebooks, form.width, form.entries, entries, draft=draft)
     if form.projection != "none":
         units += 6e-10 * choice.D**3 + 4e-11 * rows * choice.D * (choice.D + choice.N) + 0.4
     return units
@@ -292,13 +293,15 @@ def _taps(choice: LayerChoice) -> int:
     return int(np.prod(weight.const_value.numpy().shape[2:]))
 
 
-def _work(rows: float, features: int, outputs: int, codebooks: int, width: int, entries: int, free: int) -> float:
-    learning = min(rows, _LEARNING_ROWS) * codebooks * (0.6 + 0.22 * width) * 1e-6 * entries / 16
+def _work(
+    rows: float, features: int, outputs: int, codebooks: int, width: int, entries: int, free: int, *, draft: bool
+) -> float:
+    seen = learning_rows(min(rows, _LEARNING_ROWS), entries, restarts=1 if draft else 2)
+    learning = seen * codebooks * (0.004 + 0.0122 * width) * 1e-6 * entries / 16
     encoding = rows * codebooks * 8e-8
-    solving = _solve(rows, features, outputs, 7)
-    if free:
-        solving = _solve(rows, free, outputs, 4) + 1.0e-11 * free * features * (free + outputs)
-    return learning + encoding + solving
+    rounding = codebooks * entries * outputs * 4e-8
+    solving = _solve(rows, free, outputs, 5) if free else _solve(rows, features, outputs, 5)
+    return learning + encoding + rounding + solving
 
 
 def _solve(rows: float, regressors: int, outputs: int, solves: int) -> float:

@@ -10,7 +10,8 @@ from lutc.canonicalise import canonicalise
 from lutc.forms import Form, choose_layers
 from lutc.load import load_model
 from lutc.progress import Progress
-from lutc.select.effort import _fit_bytes, _likely_hopeless
+from lutc.select import course
+from lutc.select.effort import AGAIN, Effort, _fit_bytes, _likely_hopeless
 from tests.small_models import deep_mlp
 
 
@@ -70,3 +71,22 @@ def test_memory_of_a_fit_is_near_its_rows_and_normal_equations(form, least, most
     rows = 4 * 30000 * (2 * 256 + 2 * 256)
     entries = 256 if form == "gain-v3" else 256 // 4 * 16
     assert least < _fit_bytes(choice, choice.form, 30000) / (rows + 32 * entries**2) < most
+
+
+def test_what_is_left_goes_at_the_pace_that_was_measured(tmp_path):
+    notes = compile(tmp_path, "fast")
+    found = notes.find(r"candidates took ([\d.]+) minutes of CPU time \(said: ([\d.]+)\), about ([\d.]+) \(")
+    assert float(found[3]) >= 0
+    built = notes.find(r"model 1 took ([\d.]+) minutes .* are left if (\d) more are built")
+    assert int(built[2]) <= 2
+
+
+def test_a_course_takes_models_at_the_pace_of_the_last_one(monkeypatch):
+    clock = iter([0.0, 200.0, 200.0, 300.0, 400.0])
+    monkeypatch.setattr(course.time, "process_time", lambda: next(clock))
+    monkeypatch.setattr(course.time, "perf_counter", lambda: 0.0)
+    effort = Effort({}, 100.0, 240.0, 60.0, 1e9, 1.0, 3.0, (0, 4), 0.0)
+    going = course.Course(effort)
+    assert "took 3.3 minutes of CPU time (said: 1.7), about 9.0 (" in going.candidates_done()  # twice 240 s, and 60
+    assert f"about {2 * AGAIN * 100 / 60:.1f} (" in going.model_built(100.0)
+    assert f"about {90 / 60:.1f} (" in going.model_built(90.0)

@@ -26,6 +26,7 @@ from lutc.observe.inputs import Batch, count_samples
 from lutc.progress import Progress
 from lutc.select.budget import Budget
 from lutc.select.candidates import Priced, allowed_forms, constant_bytes, priced_candidates, seconds_of
+from lutc.select.course import Course
 from lutc.select.curves import ROWS, Curves, Point, curves_key, kept_points, measure_curves
 from lutc.select.draft import Table
 from lutc.select.effort import Effort, Layers, thinned
@@ -154,7 +155,9 @@ def select(
         network, priced, train, samples, curves, threads, budget=budget, kept=kept, score_seconds=score_seconds
     )
     progress.note(effort.describe())
+    course = Course(effort)
     points = _curves(builder, network, priced, train, samples.judge, limit, effort, curves, threads)
+    progress.note(course.candidates_done())
     del network
     table = table_of(points)
     original_outputs = _original_outputs(proto, samples.verify, threads)
@@ -162,8 +165,11 @@ def select(
     final = open_source(samples.final)
 
     def build(choices: Sequence[LayerChoice], path: Path, rows: Mapping[str, Mapping[str, object]]) -> Built:
-        saved = path.with_suffix(".onnx") if save_onnx else None
-        return builder.build(choices, final, path, report=report, rows=rows, save_onnx=saved)
+        saved, before = path.with_suffix(".onnx") if save_onnx else None, time.process_time()
+        built = builder.build(choices, final, path, report=report, rows=rows, save_onnx=saved)
+        if any(not choice.form.dense for choice in choices):
+            progress.note(course.model_built(time.process_time() - before))
+        return built
 
     search = Search(table, budget, meter, build, folder, progress)
     best = search.run()
