@@ -37,10 +37,10 @@ void check(const Status& status) {
 }
 
 Isa parse_isa(const std::string& name) {
-  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512}) {
+  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvxVnni, Isa::kAvx512}) {
     if (name == lutc::kernels::isa_name(isa)) return isa;
   }
-  throw std::invalid_argument("unknown ISA '" + name + "'; choose scalar, avx2 or avx512");
+  throw std::invalid_argument("unknown ISA '" + name + "'; choose scalar, avx2, avxvnni or avx512");
 }
 
 DType dtype_of(const py::array& array) {
@@ -282,6 +282,7 @@ double clock_hz() {
 Isa isa_of_target(const std::string& target) {
   if (target == "avx512" || target == "x86-64-v4") return Isa::kAvx512;
   if (target == "avx2" || target == "x86-64-v3") return Isa::kAvx2;
+  if (target == "avxvnni") return Isa::kAvxVnni;
   if (target != "native") return Isa::kScalar;
   const auto table = lutc::kernels::default_table();
   check(table.status());

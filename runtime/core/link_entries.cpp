@@ -33,7 +33,7 @@ void link_entries(Plan* plan, const ExpandedTables* tables, kernels::Isa isa) {
   for (const PlanStep& step : plan->steps) {
     if (!is_lookup(step) || step.inputs.size() < 2 || step.inputs[0] < 0 || step.inputs[1] < 0) continue;
     int64_t& most = limit[step.inputs[0]];
-    if (isa != kernels::Isa::kAvx2) most = kernels::kLargestEntry;
+    if (isa != kernels::Isa::kAvx2 && isa != kernels::Isa::kAvxVnni) most = kernels::kLargestEntry;
     if (most < kernels::kLargestEntry) most = std::max(most, limit_of(step, known[step.inputs[1]]));
   }
   for (PlanStep& step : plan->steps) {

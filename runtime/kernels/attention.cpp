@@ -10,7 +10,7 @@ extern const AttentionKernels kAttentionAvx512;
 
 const AttentionKernels* attention_kernels(Isa isa) {
 #ifdef LUTC_X86
-  if (isa == Isa::kAvx2) return &kAttentionAvx2;
+  if (isa == Isa::kAvx2 || isa == Isa::kAvxVnni) return &kAttentionAvx2;
   if (isa == Isa::kAvx512) return &kAttentionAvx512;
 #endif
   (void)isa;

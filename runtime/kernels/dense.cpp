@@ -10,7 +10,7 @@ extern const DenseKernels kDenseAvx512;
 
 const DenseKernels* dense_kernels(Isa isa) {
 #ifdef LUTC_X86
-  if (isa == Isa::kAvx2) return &kDenseAvx2;
+  if (isa == Isa::kAvx2 || isa == Isa::kAvxVnni) return &kDenseAvx2;
   if (isa == Isa::kAvx512) return &kDenseAvx512;
 #endif
   (void)isa;

@@ -50,8 +50,10 @@ bool cpu_has(Isa isa) {
   if (isa == Isa::kAvx2) return true;
   constexpr unsigned kF = bit(16), kDq = bit(17), kBw = bit(30), kVl = bit(31);  // leaf 7, ebx
   constexpr unsigned kVbmi = bit(1), kVbmi2 = bit(6), kVnni = bit(11);           // leaf 7, ecx
-  return all_set(saved, 0xe6) &&                                                 // and opmask, upper ZMM
-         all_set(extended.ebx, kF | kDq | kBw | kVl) && all_set(extended.ecx, kVbmi | kVbmi2 | kVnni);
+  const bool zmm = all_set(saved, 0xe6);                                         // and opmask, upper ZMM
+  if (isa == Isa::kAvxVnni)
+    return has_vex_vnni() || (zmm && all_set(extended.ebx, kF | kBw | kVl) && all_set(extended.ecx, kVnni));
+  return zmm && all_set(extended.ebx, kF | kDq | kBw | kVl) && all_set(extended.ecx, kVbmi | kVbmi2 | kVnni);
 }
 
 #else
@@ -60,7 +62,7 @@ bool cpu_has(Isa isa) { return isa == Isa::kScalar; }
 
 #endif
 
-constexpr Isa kIsas[] = {Isa::kScalar, Isa::kAvx2, Isa::kAvx512};
+constexpr Isa kIsas[] = {Isa::kScalar, Isa::kAvx2, Isa::kAvxVnni, Isa::kAvx512};
 
 KernelTable make_table(Isa isa) {
   return {isa,
@@ -87,12 +89,22 @@ std::vector<Isa> available_isas() {
   return isas;
 }
 
+bool has_vex_vnni() {
+#if defined(LUTC_X86)
+  return all_set(cpuid(7, 1).eax, bit(4));
+#else
+  return false;
+#endif
+}
+
 const char* isa_name(Isa isa) {
   switch (isa) {
     case Isa::kScalar:
       return "scalar";
     case Isa::kAvx2:
       return "avx2";
+    case Isa::kAvxVnni:
+      return "avxvnni";
     case Isa::kAvx512:
       return "avx512";
   }
@@ -100,7 +112,8 @@ const char* isa_name(Isa isa) {
 }
 
 Result<const KernelTable*> table_for(Isa isa) {
-  static const KernelTable tables[] = {make_table(Isa::kScalar), make_table(Isa::kAvx2), make_table(Isa::kAvx512)};
+  static const KernelTable tables[] = {make_table(Isa::kScalar), make_table(Isa::kAvx2), make_table(Isa::kAvxVnni),
+                                       make_table(Isa::kAvx512)};
   if (!cpu_has(isa))
     return Status(ErrorCode::kUnsupported,
                   std::string("this CPU cannot execute ") + isa_name(isa) + " kernels; it can: " + isa_names());

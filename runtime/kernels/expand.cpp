@@ -12,7 +12,7 @@ extern const ExpandKernels kExpandAvx512;
 
 const ExpandKernels* expand_kernels(Isa isa) {
 #ifdef LUTC_X86
-  if (isa == Isa::kAvx2) return &kExpandAvx2;
+  if (isa == Isa::kAvx2 || isa == Isa::kAvxVnni) return &kExpandAvx2;
   if (isa == Isa::kAvx512) return &kExpandAvx512;
 #endif
   (void)isa;

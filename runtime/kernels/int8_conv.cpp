@@ -10,7 +10,7 @@ extern const Int8ConvKernels kInt8ConvAvx512;
 
 const Int8ConvKernels* int8_conv_kernels(Isa isa) {
 #ifdef LUTC_X86
-  if (isa == Isa::kAvx2) return &kInt8ConvAvx2;
+  if (isa == Isa::kAvx2 || isa == Isa::kAvxVnni) return &kInt8ConvAvx2;
   if (isa == Isa::kAvx512) return &kInt8ConvAvx512;
 #endif
   (void)isa;

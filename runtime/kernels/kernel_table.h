@@ -19,11 +19,13 @@ struct LookupKernels;    // lookup.h: encode, lookup, table layouts
 struct Int8Kernels;      // int8.h: dense int8 products of rows
 struct Int8ConvKernels;  // int8_conv.h: quantised images, dense int8 convolution
 
-enum class Isa { kScalar, kAvx2, kAvx512 };  // kAvx512 = F+BW+VL+DQ+VBMI+VBMI2+VNNI (Ice Lake, Zen 4 and later)
+/// kAvxVnni = AVX2 and 256-bit VNNI, as AVX-VNNI (Alder Lake, Zen 5 and later) or as AVX-512 VL + VNNI (Cascade Lake);
+/// what it has no kernels of its own for are AVX2's. kAvx512 = F+BW+VL+DQ+VBMI+VBMI2+VNNI (Ice Lake, Zen 4 and later).
+enum class Isa { kScalar, kAvx2, kAvxVnni, kAvx512 };
 
 struct KernelTable {
   Isa isa;
-  const char* name;  ///< "scalar", "avx2", "avx512"
+  const char* name;  ///< "scalar", "avx2", "avxvnni", "avx512"
   const DenseKernels* dense;
   const VectorKernels* vector;
   const LookupKernels* lookup;
@@ -34,6 +36,8 @@ struct KernelTable {
 /// ISAs this CPU can execute, best last.
 std::vector<Isa> available_isas();
 const char* isa_name(Isa isa);
+/// Whether this CPU has AVX-VNNI, so that kAvxVnni's kernels are those with VEX prefixes; else they have EVEX prefixes.
+bool has_vex_vnni();
 /// Table for one ISA; kUnsupported if this CPU cannot execute it.
 Result<const KernelTable*> table_for(Isa isa);
 /// Table by ISA name; kInvalidArgument names the choices when it is none of them.

@@ -81,6 +81,7 @@ std::vector<TableLayout> layouts_for(Isa isa) {
     case Isa::kAvx512:
       return {TableLayout::kQuad};
     case Isa::kAvx2:
+    case Isa::kAvxVnni:
       return {TableLayout::kPair};
     default:
       return {TableLayout::kRows};

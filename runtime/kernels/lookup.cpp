@@ -10,7 +10,7 @@ extern const LookupKernels kLookupAvx512;
 
 const LookupKernels* lookup_kernels(Isa isa) {
 #ifdef LUTC_X86
-  if (isa == Isa::kAvx2) return &kLookupAvx2;
+  if (isa == Isa::kAvx2 || isa == Isa::kAvxVnni) return &kLookupAvx2;
   if (isa == Isa::kAvx512) return &kLookupAvx512;
 #endif
   (void)isa;

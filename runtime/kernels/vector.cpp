@@ -10,7 +10,7 @@ extern const VectorKernels kVectorAvx512;
 
 const VectorKernels* vector_kernels(Isa isa) {
 #ifdef LUTC_X86
-  if (isa == Isa::kAvx2) return &kVectorAvx2;
+  if (isa == Isa::kAvx2 || isa == Isa::kAvxVnni) return &kVectorAvx2;
   if (isa == Isa::kAvx512) return &kVectorAvx512;
 #endif
   (void)isa;
