@@ -85,5 +85,17 @@ constexpr float kRounding[4] = {0.625f, 0.125f, 0.875f, 0.375f};  ///< of quads 
 using Weights = uint8_t[4][kDistances];
 const Weights& weights();
 
+/// The same for CPUs that look up in sixteen bytes at a time, every row of this struct. A distance below 128 weighs the
+/// sum over i of near[i][distance % 16], as long as distance - 16 i is not negative: differences, modulo 256. Another
+/// one weighs as many as there are entries of `far` above distance - 256.
+struct WeightParts {
+  static constexpr int kNear = 8, kFar = 5;
+  struct {
+    alignas(16) uint8_t near[kNear][16];
+    alignas(16) int8_t far[kFar][16];  ///< sixteen times the same
+  } quads[4];                          ///< quad % 4
+};
+const WeightParts& weight_parts();
+
 }  // namespace attention
 }  // namespace lutc::kernels

@@ -122,6 +122,37 @@ void compare(const AttentionKernels& scalar, const AttentionKernels& isa, Shape 
   }
 }
 
+/// Every distance, as every key of a group: what it weighs is what the table says.
+void weigh_all(const AttentionKernels& k) {
+  namespace attention = lutc::kernels::attention;
+  const int64_t keys = attention::kGroup * attention::kDistances;
+  const auto distance = [](int64_t key, int64_t lane) {
+    return (key / attention::kGroup + 7 * lane) % attention::kDistances;
+  };
+  std::vector<float> scores(static_cast<size_t>(keys * k.lanes)), largest(static_cast<size_t>(k.lanes), 1.5f),
+      inverses(static_cast<size_t>(k.lanes));
+  for (int64_t key = 0; key < keys; ++key)
+    for (int64_t lane = 0; lane < k.lanes; ++lane)
+      scores[static_cast<size_t>(key * k.lanes + lane)] =
+          1.5f - static_cast<float>(distance(key, lane)) / attention::kDistance;
+  std::vector<char> weights(static_cast<size_t>(keys / 4 * k.lanes * k.quad_bytes));
+  k.weigh(scores.data(), largest.data(), k.lanes, keys, weights.data(), inverses.data());
+  int wrong = 0;
+  for (int64_t lane = 0; lane < k.lanes; ++lane) {
+    int32_t sum = 0;
+    for (int64_t key = 0; key < keys; ++key) {
+      const int64_t size = k.quad_bytes / 4, summed = 4 / size;  // bytes of a weight, weights of a lane
+      const char* at = weights.data() + (key / summed * k.lanes + lane) * 4 + key % summed * size;
+      uint16_t w = 0;
+      std::memcpy(&w, at, static_cast<size_t>(size));
+      wrong += w != attention::weights()[key / 4 % 4][distance(key, lane)];
+      sum += w;
+    }
+    wrong += inverses[static_cast<size_t>(lane)] != 1.0f / static_cast<float>(sum);
+  }
+  CHECK(wrong == 0);
+}
+
 }  // namespace
 
 int main() {
@@ -136,6 +167,7 @@ int main() {
     }
     compare(scalar, kernels, {1, 1, 1, 1}, 0, false);
     compare(scalar, kernels, {5, 129, 511, 3}, 0, false);
+    weigh_all(kernels);
   }
   return lutc_test::result();
 }

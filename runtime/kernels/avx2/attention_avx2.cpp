@@ -129,7 +129,10 @@ LUTC_ALWAYS void multiply(const int32_t* lanes, const int32_t* columns, int64_t 
     for (int r = 0; r < kRows; ++r) {
       const __m256i b = _mm256_set1_epi32(columns[r]);
 #pragma GCC unroll 2
-      for (int c = 0; c < kVectors; ++c) acc[r][c] = _mm256_add_epi32(acc[r][c], _mm256_madd_epi16(a[c], b));
+      for (int c = 0; c < kVectors; ++c) {  // gcc 12 copies and spills the sums of intrinsics
+        __m256i products;
+        asm volatile("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(acc[r][c]), "=&x"(products) : "x"(a[c]), "x"(b));
+      }
     }
   }
 }
@@ -185,29 +188,62 @@ void score(const AttentionScores& job) {
   kTiles[job.queries > 8][mask](job);
 }
 
-LUTC_ALWAYS void weigh_lanes(const float* scores, const float* largest, int64_t keys, int32_t* weights,
-                             float* inverses) {
+LUTC_ALWAYS __m256i row16(const void* bytes) {
+  return _mm256_broadcastsi128_si256(_mm_load_si128(static_cast<const __m128i*>(bytes)));
+}
+
+/// What 32 distances weigh.
+template <class Quad>
+LUTC_ALWAYS __m256i weigh_bytes(const Quad& parts, __m256i distances) {
+  constexpr int kNear = attention::WeightParts::kNear, kFar = attention::WeightParts::kFar;
+  const __m256i sixteen = _mm256_set1_epi8(16);
+  // negative indices, those of distances from 128 on and of what is subtracted too often, look up zero
+  __m256i index = distances, w = _mm256_shuffle_epi8(row16(parts.near[0]), index);
+#pragma GCC unroll 8
+  for (int i = 1; i < kNear; ++i) {
+    index = _mm256_subs_epi8(index, sixteen);
+    w = _mm256_add_epi8(w, _mm256_shuffle_epi8(row16(parts.near[i]), index));
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kFar; ++i) w = _mm256_sub_epi8(w, _mm256_cmpgt_epi8(row16(parts.far[i]), distances));
+  return w;
+}
+
+/// Weights of eight queries.
+void weigh_lanes(const attention::WeightParts& parts, const float* scores, const float* largest, int64_t keys,
+                 int32_t* weights, float* inverses) {
   const __m256 top = _mm256_loadu_ps(largest);
   const __m256 magic = _mm256_set1_ps(8388608.0f);  // whose unit is 1
   const __m256 most = _mm256_set1_ps(8388608.0f + attention::kDistances - 1);
-  const __m256i byte = _mm256_set1_epi32(255), ones = _mm256_set1_epi16(1);
+  // bytes 0 and 1 of a lane as int16, and bytes 2 and 3
+  const __m256i first =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13, -1));
+  const __m256i second =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(2, -1, 3, -1, 6, -1, 7, -1, 10, -1, 11, -1, 14, -1, 15, -1));
   __m256i seen = _mm256_setzero_si256(), total = seen;
-  const uint8_t* tables = attention::weights()[0];
-  const auto weight = [&](int64_t key) __attribute__((always_inline)) {
+  const auto distance = [&](int64_t key) __attribute__((always_inline)) {
     const __m256 below = _mm256_sub_ps(top, _mm256_loadu_ps(scores + key * kLanes));
     // NaN, the second operand, passes
     const __m256i x =
         _mm256_castps_si256(_mm256_min_ps(most, _mm256_fmadd_ps(below, _mm256_set1_ps(attention::kDistance), magic)));
     seen = _mm256_or_si256(seen, x);
-    const int* table = reinterpret_cast<const int*>(tables + key / 4 % 4 * attention::kDistances);
-    return _mm256_and_si256(_mm256_i32gather_epi32(table, _mm256_and_si256(x, byte), 1), byte);
+    return x;
   };
-  for (int64_t key = 0; key < keys; key += 2, weights += kLanes) {
-    const __m256i w = _mm256_or_si256(weight(key), _mm256_slli_epi32(weight(key + 1), 16));
-    total = _mm256_add_epi32(total, _mm256_madd_epi16(w, ones));
-    store8(weights, w);
+  for (int64_t key = 0; key < keys; key += attention::kGroup) {
+    for (int quad = 0; quad < 4; ++quad, weights += 2 * kLanes) {
+      const int64_t at = key + 4 * quad;
+      // of a distance's two bytes that are not zero, one is shifted out
+      const __m256i a = _mm256_and_si256(distance(at), _mm256_set1_epi32(255));
+      const __m256i b = _mm256_slli_epi32(distance(at + 1), 8), c = _mm256_slli_epi32(distance(at + 2), 16);
+      const __m256i d = _mm256_slli_epi32(distance(at + 3), 24);
+      const __m256i distances = _mm256_or_si256(_mm256_or_si256(a, b), _mm256_or_si256(c, d));
+      const __m256i w = weigh_bytes(parts.quads[quad], distances);
+      const __m256i sums = _mm256_maddubs_epi16(w, _mm256_set1_epi8(1));
+      total = _mm256_add_epi32(total, _mm256_madd_epi16(sums, _mm256_set1_epi16(1)));
+      store8(weights, _mm256_shuffle_epi8(w, first));
+      store8(weights + kLanes, _mm256_shuffle_epi8(w, second));
+    }
   }
-  if ((keys + 1) / 2 % 2 != 0) store8(weights, _mm256_setzero_si256());
   // this bit is set in NaN and in no distance
   const __m256 nan = _mm256_castsi256_ps(_mm256_srai_epi32(_mm256_slli_epi32(seen, 3), 31));
   const __m256 inverse = _mm256_div_ps(_mm256_set1_ps(1.0f), _mm256_cvtepi32_ps(total));
@@ -215,8 +251,9 @@ LUTC_ALWAYS void weigh_lanes(const float* scores, const float* largest, int64_t 
 }
 
 void weigh(const float* scores, const float* largest, int64_t queries, int64_t keys, void* weights, float* inverses) {
+  const attention::WeightParts& parts = attention::weight_parts();
   for (int64_t lane = 0; lane < queries; lane += 8)
-    weigh_lanes(scores + lane, largest + lane, keys, static_cast<int32_t*>(weights) + lane, inverses + lane);
+    weigh_lanes(parts, scores + lane, largest + lane, keys, static_cast<int32_t*>(weights) + lane, inverses + lane);
 }
 
 struct Mix {
