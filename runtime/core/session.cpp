@@ -9,6 +9,7 @@
 #include "core/link_entries.h"
 #include "core/link_features.h"
 #include "core/link_maxima.h"
+#include "core/link_planes.h"
 #include "core/link_signs.h"
 #include "core/machine.h"
 #include "core/prepared.h"
@@ -88,6 +89,7 @@ Result<std::unique_ptr<Session>> Session::build(std::unique_ptr<Artifact> artifa
   link_maxima(&session->plan_);
   link_signs(&session->plan_);
   link_features(&session->plan_, session->kernels_->isa);
+  link_planes(&session->plan_, session->kernels_->isa);
   LUTC_RETURN_IF_ERROR(link_tables(&session->plan_, session->kernels_->isa));
   auto tables = ExpandedTables::make(session->plan_, *session->artifact_, session->kernels_->isa, session->threads_,
                                      session->options_.memory_limit);

@@ -92,6 +92,20 @@ struct EncodeInput {
   int64_t rows = 0;  ///< at least 1; the codes of the last panel's missing rows are unspecified but in range
 };
 
+/// Where an encode of pixels writes what a convolution reads, instead of panels: planes of codes, position after
+/// position, and of gains, once for every column of the kernel. Pointers are to the first pixel that is encoded.
+struct PixelPlanes {
+  uint8_t* codes = nullptr;
+  int64_t code_unit_step = 0;  ///< bytes from one unit to the next
+  uint8_t* gains = nullptr;    ///< null: none are wanted
+  int64_t gain_unit_step = 0;
+  int64_t copies = 0;                ///< of the gains
+  const int64_t* copy = nullptr;     ///< [copies] bytes from gains to those of the copy, displaced as it is
+  const uint16_t* inside = nullptr;  ///< [period][copies] lanes of a panel that the copy keeps; others are zero there
+  int64_t period = 1;                ///< in panels
+  int64_t phase = 0;                 ///< of the first panel
+};
+
 struct FinishBlock;
 
 /// One call of the inner loop: `panels` panels times `columns` outputs over all taps and units, written as
@@ -118,7 +132,7 @@ struct LookupBlock {
   bool of_rows = false;           ///< codes and gains of rows (lut_linear), as the encode of rows lays them out
   const int64_t* taps = nullptr;  ///< [tap_count] displacement in positions
   int64_t tap_count = 0;
-  /// avx512, many taps: [2][tap_count][units] bytes from codes to a step's, and from gains to a step's
+  /// Convolutions, avx512 and avx2: [2][tap_count][units] bytes from codes to a step's, and from gains to a step's
   const int64_t* steps = nullptr;
   const uint8_t* table = nullptr;     ///< first byte of the column block
   int64_t table_unit_step = 0;        ///< bytes from one unit to the next; taps follow each other
@@ -202,6 +216,18 @@ struct LookupKernels {
   const uint8_t* row_places = nullptr;
   bool many_blocks = false;  ///< lookup() takes more panels and columns than one block has: column block after block
   bool finishes = false;     ///< lookup() takes LookupBlock::finish
+  /// Encodes any number of pixels, panel after panel. Null: encode() only. Codes and gains of missing pixels of the
+  /// last panel are written: whatever, and zero.
+  void (*encode_pixels)(const EncodeView& view, const EncodeInput& input, const PixelPlanes& planes,
+                        void* scratch) = nullptr;
+  /// starts[position] = -128 times the sum of the position's gains at all `offsets` (bytes), up to a multiple of
+  /// panel_rows positions. Where lookup() takes steps.
+  void (*sum_gains)(const uint8_t* gains, const int64_t* offsets, int64_t count, int64_t positions,
+                    int32_t* starts) = nullptr;
+  /// avx2: starts of windows of `window` steps of a convolution, int16, from the gains at all offsets (bytes) and from
+  /// each position on, up to a multiple of 16 positions. Null: one start for all steps, or none.
+  void (*window_starts)(const uint8_t* gains, const int64_t* offsets, int64_t count, int64_t window, int64_t positions,
+                        uint8_t* starts, int64_t window_step) = nullptr;
 };
 
 const LookupKernels* lookup_kernels(Isa isa);

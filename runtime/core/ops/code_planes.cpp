@@ -9,6 +9,15 @@ namespace lutc::ops {
 namespace {
 
 constexpr int64_t kMaxPositions = int64_t{1} << 34;
+constexpr int64_t kMaxTaps = 1 << 16;
+constexpr int64_t kMaxStep = 1 << 20;
+
+bool read_list(const Attributes& attrs, const char* name, std::vector<int64_t> fallback, size_t size, int64_t low,
+               std::vector<int64_t>* out) {
+  *out = attrs.get_ints(name, fallback);
+  const auto outside = [low](int64_t v) { return v < low || v > kMaxStep; };
+  return out->size() == size && std::none_of(out->begin(), out->end(), outside);
+}
 
 int64_t aligned(int64_t n) { return (n + 63) / 64 * 64; }
 
@@ -89,6 +98,12 @@ void add_up(int64_t count, int64_t n, int32_t* to, const Term& term) {
 
 }  // namespace
 
+bool CodeWindow::read(const Attributes& attrs) {
+  return read_list(attrs, "kernel_shape", {}, 2, 1, &kernel) && kernel[0] * kernel[1] <= kMaxTaps &&
+         read_list(attrs, "strides", {1, 1}, 2, 1, &strides) &&
+         read_list(attrs, "dilations", {1, 1}, 2, 1, &dilations) && read_list(attrs, "pads", {0, 0, 0, 0}, 4, 0, &pads);
+}
+
 void CodePlanes::init(const CodesGeometry& stored, const kernels::TableShape& shape, CodeWindow window) {
   const kernels::LookupKernels* k = stored.kernels;
   stored_ = stored;
@@ -98,8 +113,12 @@ void CodePlanes::init(const CodesGeometry& stored, const kernels::TableShape& sh
   groups_ = shape.groups;
   entries_ = shape.entries;
   constant_ = stored.gain_limit == 0 && groups_ == 1;
-  takes_steps_ = k->start_element == 4;
-  start_planes_ = k->start_element == 0 ? 0 : group_.start_bytes / (int64_t{1} * k->start_element * k->panel_rows);
+  takes_steps_ = k->sum_gains != nullptr || k->window_starts != nullptr;
+  if (k->window_starts != nullptr) {
+    start_planes_ = (tap_count() * group_.units + group_.window_units - 1) / group_.window_units;
+  } else if (!takes_steps_ && k->start_element > 0) {
+    start_planes_ = group_.start_bytes / (int64_t{1} * k->start_element * k->panel_rows);
+  }
   list_streams();
 }
 
@@ -115,12 +134,10 @@ void CodePlanes::list_streams() {
     if (!constant_) streams_.push_back({unit + panels.code_unit_bytes, 0, k->gain_bytes, 1, u});
   }
   if (constant_) streams_.push_back({-1, 0x01010101, k->gain_bytes, 1, 0});
-  for (int64_t s = 0; s < start_planes_; ++s) {
+  for (int64_t s = 0; s < start_planes_ && !takes_steps_; ++s) {
     const int64_t start = -128 * k->unit * std::min(windows, group_.units - s * windows);
     if (!constant_) {
       streams_.push_back({s * k->panel_rows * k->start_element, 0, k->start_element, 2, s});
-    } else if (k->start_element == 4) {
-      streams_.push_back({-1, static_cast<uint32_t>(start), 4, 2, s});
     } else {  // 16 bits, which wrap as the kernels' sums do
       streams_.push_back({-1, (static_cast<uint32_t>(start) & 0xffff) * 0x10001, k->start_element, 2, s});
     }
@@ -149,12 +166,18 @@ const char* CodePlanes::extent(const Shape& codes, CodeExtent* e) const {
       e->height * e->width > kMaxPositions || e->front > kMaxPositions)
     return "the image is too large";
   const int64_t slack = int64_t{1} * group_.kernels->block_panels * group_.kernels->panel_rows;
-  if (e->dense) n += e->front - w.pads[0] * e->width + w.pads[3];
+  if (e->dense) {
+    // A copy of the gains is written displaced, in whole panels.
+    const int64_t reach = std::max(w.pads[1], w.pads[3]) + 16;
+    e->gain_front = (std::max(w.pads[0] * e->width, reach) + 15) / 16 * 16;
+    e->gain_copy = (e->gain_front + n - w.pads[0] * e->width + reach + 31) / 32 * 32;
+    n += e->front - w.pads[0] * e->width + w.pads[3];
+  }
   e->length = (n + slack + 31) / 32 * 32;
   e->gain_length = e->length;
   if (e->dense) {
-    if (!checked_mul(w.kernel[1] * e->plane_rows, e->width, &n) || n > kMaxPositions) return "the image is too large";
-    e->gain_length = (n + slack + 31) / 32 * 32;
+    if (!checked_mul(w.kernel[1], e->gain_copy, &n) || n > kMaxPositions) return "the image is too large";
+    e->gain_length = n + slack;
   }
   return nullptr;
 }
@@ -168,14 +191,14 @@ int64_t CodePlanes::gain_bytes(const CodeExtent& e) const {
 }
 
 int64_t CodePlanes::start_bytes(const CodeExtent& e) const {
-  return start_planes_ * group_.kernels->start_element * e.length;
+  return group_.kernels->sum_gains != nullptr ? 4 * e.length : start_planes_ * group_.kernels->start_element * e.length;
 }
 
 int64_t CodePlanes::regrouped_bytes(const CodeExtent& e) const {
   return groups_ == 1 ? 0 : group_.panels(e.height * e.width) * group_.panel_bytes;
 }
 
-/// Taps and steps, codes, gains, starts, the sums of starts, panels of a group.
+/// Taps and steps, codes, gains, starts, sums on the way to them, panels of a group.
 int64_t CodePlanes::bytes(const CodeExtent& e) const {
   return aligned(8 * tap_count() * (1 + 2 * group_.units)) + aligned(code_bytes(e)) + aligned(gain_bytes(e)) +
          2 * aligned(start_bytes(e)) + aligned(regrouped_bytes(e));
@@ -195,31 +218,30 @@ CodePlanes::Columns CodePlanes::columns(int64_t shift, int64_t stride, int64_t w
 }
 
 CodePlanes::Columns CodePlanes::columns_of_tap(const CodeExtent& e, int64_t v) const {
-  return columns(v * window_.dilations[1] - window_.pads[1], 1, e.width, e.width);
+  return columns(shift_of_tap(v), 1, e.width, e.width);
 }
 
 void CodePlanes::list_taps(const CodeExtent& e, const Planes& p) const {
   const kernels::LookupKernels* k = group_.kernels;
-  const int64_t taps = tap_count(), kw = window_.kernel[1];
-  for (int64_t t = 0; t < taps; ++t) {
-    const int64_t y = t / kw * window_.dilations[0], x = t % kw * window_.dilations[1];
-    p.taps[t] = e.dense ? e.front + (y - window_.pads[0]) * e.width + x - window_.pads[1] : place(e, y, x);
-  }
-  if (p.steps == nullptr) return;
-  int64_t *codes = p.steps, *gains = codes + taps * group_.units;
-  for (int64_t t = 0; t < taps; ++t) {
-    const int64_t y = t / kw * window_.dilations[0];
-    const int64_t gain = e.dense ? (t % kw * e.plane_rows + y) * e.width : p.taps[t];
-    for (int64_t u = 0; u < group_.units; ++u) {
-      *codes++ = (p.taps[t] + u * e.length) * k->code_bytes;
-      *gains++ = gain * k->gain_bytes + u * gain_unit_step(e);
+  const int64_t units = group_.units, gain_unit = gain_unit_step(e);
+  int64_t* tap = p.taps;
+  int64_t *codes = p.steps, *gains = codes + tap_count() * units;
+  for (int64_t u = 0; u < window_.kernel[0]; ++u) {
+    const int64_t y = u * window_.dilations[0];
+    for (int64_t v = 0; v < window_.kernel[1]; ++v, ++tap) {
+      const int64_t down = (y - window_.pads[0]) * e.width;
+      *tap = e.dense ? e.front + down + shift_of_tap(v) : place(e, y, v * window_.dilations[1]);
+      if (p.steps == nullptr) continue;
+      const int64_t gain = e.dense ? v * e.gain_copy + e.gain_front + down : *tap;
+      for (int64_t i = 0; i < units; ++i) {
+        *codes++ = (*tap + i * k->code_planes * e.length) * k->code_bytes;
+        *gains++ = gain * k->gain_bytes + i * gain_unit;
+      }
     }
   }
 }
 
-CodePlanes::Planes CodePlanes::spread(const CodeExtent& e, const uint8_t* panels, int64_t group,
-                                      uint8_t* scratch) const {
-  const kernels::LookupKernels* k = group_.kernels;
+CodePlanes::Planes CodePlanes::carve(const CodeExtent& e, uint8_t* scratch) const {
   Planes p;
   p.taps = reinterpret_cast<int64_t*>(scratch);
   p.steps = takes_steps_ ? p.taps + tap_count() : nullptr;
@@ -227,6 +249,13 @@ CodePlanes::Planes CodePlanes::spread(const CodeExtent& e, const uint8_t* panels
   p.gains = p.codes + aligned(code_bytes(e));
   p.starts = p.gains + aligned(gain_bytes(e));
   list_taps(e, p);
+  return p;
+}
+
+CodePlanes::Planes CodePlanes::spread(const CodeExtent& e, const uint8_t* panels, int64_t group,
+                                      uint8_t* scratch) const {
+  const kernels::LookupKernels* k = group_.kernels;
+  const Planes p = carve(e, scratch);
   if (groups_ > 1) {
     uint8_t* regrouped = p.starts + 2 * aligned(start_bytes(e));
     regroup(e, panels, group, regrouped);
@@ -245,7 +274,71 @@ CodePlanes::Planes CodePlanes::spread(const CodeExtent& e, const uint8_t* panels
                 to + e.front * s.element);
     }
   }
-  if (takes_steps_) e.dense ? sum_dense(e, &p) : sum_bordered(e, &p);
+  if (takes_steps_) sum_gains(e, p);
+  return p;
+}
+
+int64_t CodePlanes::written_bytes(const CodeExtent& e) const {
+  return aligned(code_bytes(e)) + (constant_ ? 0 : aligned(gain_bytes(e)));
+}
+
+int64_t CodePlanes::writer_bytes(const CodeExtent& e) const {
+  return aligned(window_.kernel[1] * (8 + 2 * std::min(e.width, group_.panels(e.height * e.width))));
+}
+
+kernels::PixelPlanes CodePlanes::writer(const CodeExtent& e, uint8_t* image, uint8_t* scratch) const {
+  const int64_t lanes = group_.kernels->panel_rows, copies = window_.kernel[1], pixels = e.height * e.width;
+  const int lane_bits = __builtin_ctzll(static_cast<uint64_t>(lanes));  // a power of two: divisions would take longer
+  kernels::PixelPlanes p;
+  p.codes = image + e.front * group_.kernels->code_bytes;
+  p.code_unit_step = e.length * group_.kernels->code_bytes;
+  if (constant_) return p;
+  p.gains = image + aligned(code_bytes(e)) + e.gain_front * 4;
+  p.gain_unit_step = gain_unit_step(e);
+  p.copies = copies;
+  // Panels begin anew in a row after width / gcd(width, lanes) of them; no image has more than it has.
+  int64_t period = e.width;
+  for (int64_t n = lanes; n > 1 && period % 2 == 0; n /= 2) period /= 2;
+  p.period = std::min(period, group_.panels(pixels));
+  int64_t* copy = reinterpret_cast<int64_t*>(scratch);
+  uint16_t* inside = reinterpret_cast<uint16_t*>(copy + copies);
+  p.copy = copy;
+  p.inside = inside;
+  std::memset(inside, 0xff, static_cast<size_t>(2 * p.period * copies));
+  for (int64_t v = 0; v < copies; ++v) {
+    const int64_t shift = shift_of_tap(v);
+    copy[v] = (v * e.gain_copy - shift) * 4;
+    // Pixel x lies at x - shift, where that is in the same row.
+    const int64_t low = std::max<int64_t>(shift, 0), high = std::max<int64_t>(0, std::min(e.width, e.width + shift));
+    const auto outside = [&](int64_t i, int64_t end) {
+      for (end = std::min(end, p.period * lanes); i < end; ++i)
+        inside[(i >> lane_bits) * copies + v] &= static_cast<uint16_t>(~(1u << (i & (lanes - 1))));
+    };
+    for (int64_t row = 0; row < p.period * lanes; row += e.width) {
+      outside(row, row + std::min(low, e.width));
+      outside(row + high, row + e.width);
+    }
+    const int64_t first = -window_.pads[0] * e.width, last = pixels + window_.pads[2] * e.width;
+    const int64_t begin = std::min(pixels, std::max<int64_t>(-shift, 0));
+    const int64_t end = std::max<int64_t>(0, pixels - low);
+    for (int64_t u = 0; u < group_.units; ++u) {
+      uint8_t* to = p.gains + u * p.gain_unit_step + v * e.gain_copy * 4;
+      std::memset(to + 4 * first, 0, static_cast<size_t>(4 * (begin - first)));
+      std::memset(to + 4 * end, 0, static_cast<size_t>(4 * (last - end)));
+    }
+  }
+  return p;
+}
+
+CodePlanes::Planes CodePlanes::take(const CodeExtent& e, const uint8_t* image, uint8_t* scratch) const {
+  Planes p = carve(e, scratch);
+  p.codes = const_cast<uint8_t*>(image);
+  if (constant_) {
+    fill_dense_gains(e, streams_.back(), nullptr, p.gains);
+  } else {
+    p.gains = p.codes + aligned(code_bytes(e));
+  }
+  sum_gains(e, p);
   return p;
 }
 
@@ -253,7 +346,7 @@ CodePlanes::Planes CodePlanes::spread(const CodeExtent& e, const uint8_t* panels
 void CodePlanes::fill_dense_gains(const CodeExtent& e, const Stream& s, const uint8_t* panels, uint8_t* to) const {
   const int64_t panel_bytes = groups_ == 1 ? stored_.panel_bytes : group_.panel_bytes;
   const int64_t line = e.width * s.element, above = window_.pads[0] * line, image = e.height * line;
-  const int64_t copy = e.plane_rows * line, pixels = e.height * e.width;
+  const int64_t below = window_.pads[2] * line, copy = e.gain_copy * s.element, pixels = e.height * e.width;
   const auto from_panels = [&](const Columns& c, uint8_t* row) {
     copy_line(panels + s.from, panel_bytes, stored_.kernels->panel_rows, s.element, c.pixel, c.high - c.low,
               row + c.low * s.element);
@@ -261,14 +354,15 @@ void CodePlanes::fill_dense_gains(const CodeExtent& e, const Stream& s, const ui
   // The copy that is not displaced, if there is one, is all that the others need.
   const bool centred = s.from >= 0 && window_.pads[1] % window_.dilations[1] == 0;
   const int64_t centre = centred ? window_.pads[1] / window_.dilations[1] : -1;
-  uint8_t* const straight = to + centre * copy + above;
+  to += e.gain_front * s.element;
+  uint8_t* const straight = to + centre * copy;
   if (centred) from_panels({0, pixels, 0}, straight);
   for (int64_t v = 0; v < window_.kernel[1]; ++v, to += copy) {
-    std::memset(to, 0, static_cast<size_t>(above));
-    uint8_t* first = to + above;
+    uint8_t* first = to;
+    std::memset(first - above, 0, static_cast<size_t>(above));
     const Columns c = columns_of_tap(e, v);
     // Rows follow each other in the image as in the copy; what wraps round is cleared.
-    const Columns all = columns(v * window_.dilations[1] - window_.pads[1], 1, pixels, pixels);
+    const Columns all = columns(shift_of_tap(v), 1, pixels, pixels);
     if (s.from < 0) {
       std::memset(first, 1, static_cast<size_t>(image));
     } else if (!centred) {
@@ -284,7 +378,7 @@ void CodePlanes::fill_dense_gains(const CodeExtent& e, const Stream& s, const ui
     if (right > 0) {
       for (uint8_t* row = first + line - right; row < first + image; row += line) clear_short(row, right);
     }
-    std::memset(first + image, 0, static_cast<size_t>(copy - above - image));
+    std::memset(first + image, 0, static_cast<size_t>(below));
   }
 }
 
@@ -345,7 +439,7 @@ void CodePlanes::regroup(const CodeExtent& e, const uint8_t* panels, int64_t gro
         gains[lane * k->gain_bytes + j] = static_cast<uint8_t>(gain);
         sum += gain;
       }
-      if (start_planes_ > 0 && ((u + 1) % window == 0 || u + 1 == group_.units)) {
+      if (start_planes_ > 0 && !takes_steps_ && ((u + 1) % window == 0 || u + 1 == group_.units)) {
         const uint32_t start = static_cast<uint32_t>(-128 * sum);  // wraps as the kernels' 16-bit sums do
         std::memcpy(out + (u / window * rows + lane) * k->start_element, &start, static_cast<size_t>(k->start_element));
         sum = 0;
@@ -354,55 +448,21 @@ void CodePlanes::regroup(const CodeExtent& e, const uint8_t* panels, int64_t gro
   }
 }
 
-/// starts of output positions: the sum over taps.
-void CodePlanes::sum_bordered(const CodeExtent& e, Planes* p) const {
-  const int32_t* starts = reinterpret_cast<const int32_t*>(p->starts);
-  p->starts += aligned(start_bytes(e));
-  int32_t* sums = reinterpret_cast<int32_t*>(p->starts);
-  const int64_t positions = e.positions();
-  std::memset(sums + positions, 0, static_cast<size_t>(e.length - positions) * 4);
-  add_up(tap_count(), positions, sums, [&](int64_t t) { return starts + p->taps[t]; });
-}
-
-/// Likewise; columns of the kernel first.
-void CodePlanes::sum_dense(const CodeExtent& e, Planes* p) const {
-  int32_t* starts = reinterpret_cast<int32_t*>(p->starts);
-  if (constant_) return count_dense(e, starts);
-  int32_t* across = reinterpret_cast<int32_t*>(p->starts + aligned(start_bytes(e)));
-  const int64_t pixels = e.height * e.width, end = e.front + pixels;
-  for (int32_t* plane : {starts, across}) {
-    std::memset(plane, 0, static_cast<size_t>(e.front) * 4);
-    std::memset(plane + end, 0, static_cast<size_t>(e.length - end) * 4);
-  }
-  const auto tap = [&](int64_t v) { return starts + e.front + v * window_.dilations[1] - window_.pads[1]; };
-  add_up(window_.kernel[1], pixels, across + e.front, tap);
-  for (int64_t v = 0; v < window_.kernel[1]; ++v) {  // but not from the ends of other rows
-    const Columns c = columns_of_tap(e, v);
-    for (int64_t row = 0; row < pixels; row += e.width) {
-      for (int64_t j = row; j < row + c.low; ++j) across[e.front + j] -= tap(v)[j];
-      for (int64_t j = row + c.high; j < row + e.width; ++j) across[e.front + j] -= tap(v)[j];
-    }
-  }
-  add_up(window_.kernel[0], e.positions(), starts,
-         [&](int64_t u) { return across + e.front + (u * window_.dilations[0] - window_.pads[0]) * e.width; });
-}
-
-/// Of the plain form: as many taps as lie in the image.
-void CodePlanes::count_dense(const CodeExtent& e, int32_t* sums) const {
-  const int32_t start = static_cast<int32_t>(-128 * group_.kernels->unit * group_.units);
-  std::fill(sums, sums + e.width, 0);
-  for (int64_t v = 0; v < window_.kernel[1]; ++v) {
-    const Columns c = columns_of_tap(e, v);
-    for (int64_t j = c.low; j < c.high; ++j) sums[j] += start;
-  }
-  for (int64_t i = e.out_height - 1; i >= 0; --i) {
-    int32_t inside = 0;
-    for (int64_t u = 0; u < window_.kernel[0]; ++u) {
-      const int64_t y = i + u * window_.dilations[0] - window_.pads[0];
-      inside += y >= 0 && y < e.height;
-    }
-    for (int64_t j = 0; j < e.width; ++j) sums[i * e.width + j] = inside * sums[j];
-  }
+/// Starts of output positions. In dense planes a row's sums, over columns of the kernel and units, serve every row of
+/// the kernel.
+void CodePlanes::sum_gains(const CodeExtent& e, const Planes& p) const {
+  const kernels::LookupKernels* k = group_.kernels;
+  int32_t* starts = reinterpret_cast<int32_t*>(p.starts);
+  const int64_t units = group_.units, columns = window_.kernel[1], rows = window_.kernel[0];
+  const int64_t* offsets = p.steps + tap_count() * units;  // of a row of the kernel, one after the other
+  if (k->window_starts != nullptr)
+    return k->window_starts(p.gains, offsets, tap_count() * units, group_.window_units, e.positions(), p.starts,
+                            e.length * k->start_element);
+  if (!e.dense) return k->sum_gains(p.gains, offsets, tap_count() * units, e.positions(), starts);
+  int32_t* across = rows == 1 ? starts : reinterpret_cast<int32_t*>(p.starts + aligned(start_bytes(e)));
+  k->sum_gains(p.gains, offsets, columns * units, e.plane_rows * e.width, across);
+  if (rows > 1)
+    add_up(rows, e.positions(), starts, [&](int64_t u) { return across + u * window_.dilations[0] * e.width; });
 }
 
 }  // namespace lutc::ops

@@ -1,7 +1,8 @@
 // The codes of an image as a convolution reads them: a tap is a displacement, an output position i * width + j.
 //
 // Dense planes, where the output is as wide as the image and the kernels take them: codes as they are in the image, and
-// gains once for every column of the kernel, zero where it leaves the image. Bordered planes: the image in a border of
+// gains once for every column of the kernel, zero where it leaves the image. An encode that knows its convolution
+// (link_planes.h) writes them itself, in place of panels. Bordered planes: the image in a border of
 // zero gains, one plane a phase of the strides, so that a tap reads consecutive positions; the positions past the end
 // of an output row are computed too and dropped.
 #pragma once
@@ -16,6 +17,9 @@ namespace lutc::ops {
 /// Attributes of a convolution, vertical before horizontal; pads: top, left, bottom, right.
 struct CodeWindow {
   std::vector<int64_t> kernel, strides, dilations, pads;
+
+  /// From the attributes of a lut_conv; false where they are none.
+  [[nodiscard]] bool read(const Attributes& attrs);
 };
 
 /// Sizes that follow from the image.
@@ -26,6 +30,8 @@ struct CodeExtent {
   int64_t front = 0;                        ///< dense: positions before the image, which taps may reach
   int64_t length = 0;                       ///< positions of a plane: all phases and the slack that whole panels read
   int64_t gain_length = 0;                  ///< likewise of gains
+  int64_t gain_front = 0;                   ///< dense: positions before the image in a copy of the gains
+  int64_t gain_copy = 0;                    ///< dense: positions from one copy to the next
   /// From the first output to the last.
   int64_t positions() const { return (out_height - 1) * plane_width + out_width; }
 };
@@ -36,7 +42,7 @@ class CodePlanes {
   struct Planes {
     uint8_t* codes;
     uint8_t* gains;
-    uint8_t* starts;  ///< a plane a window, or the sums over taps of one
+    uint8_t* starts;  ///< a plane a window, or one of sums over all taps and units
     int64_t* taps;    ///< [tap] displacement in positions
     int64_t* steps;   ///< LookupBlock::steps, null where the kernels take none
   };
@@ -56,6 +62,15 @@ class CodePlanes {
   int64_t bytes(const CodeExtent& e) const;
   /// `panels`: of the image. `scratch`: 64-byte aligned, bytes(e).
   Planes spread(const CodeExtent& e, const uint8_t* panels, int64_t group, uint8_t* scratch) const;
+
+  // Dense planes of one group that the encode has written.
+  /// Bytes of an image's, a multiple of 64.
+  int64_t written_bytes(const CodeExtent& e) const;
+  /// Where an encode of the image writes; clears what it does not. `scratch`: writer_bytes(e), until it is done.
+  kernels::PixelPlanes writer(const CodeExtent& e, uint8_t* image, uint8_t* scratch) const;
+  int64_t writer_bytes(const CodeExtent& e) const;
+  /// What spread() makes of panels.
+  Planes take(const CodeExtent& e, const uint8_t* image, uint8_t* scratch) const;
 
  private:
   /// A plane: where the panels hold it, or what fills it.
@@ -83,13 +98,14 @@ class CodePlanes {
   /// Column j lies at pixel j * stride + shift.
   static Columns columns(int64_t shift, int64_t stride, int64_t width, int64_t plane_width);
   Columns columns_of_tap(const CodeExtent& e, int64_t v) const;
+  /// How far right of its position a tap in column v reads.
+  int64_t shift_of_tap(int64_t v) const { return v * window_.dilations[1] - window_.pads[1]; }
+  Planes carve(const CodeExtent& e, uint8_t* scratch) const;
   void list_taps(const CodeExtent& e, const Planes& p) const;
   void regroup(const CodeExtent& e, const uint8_t* panels, int64_t group, uint8_t* regrouped) const;
   void fill_bordered(const CodeExtent& e, const Stream& stream, const uint8_t* panels, uint8_t* to) const;
   void fill_dense_gains(const CodeExtent& e, const Stream& stream, const uint8_t* panels, uint8_t* to) const;
-  void sum_bordered(const CodeExtent& e, Planes* p) const;
-  void sum_dense(const CodeExtent& e, Planes* p) const;
-  void count_dense(const CodeExtent& e, int32_t* sums) const;
+  void sum_gains(const CodeExtent& e, const Planes& p) const;
 
   CodesGeometry stored_, group_;
   CodeWindow window_;

@@ -139,16 +139,19 @@ Status LutConsumer::need_table() const {
   return Status::ok();
 }
 
-Status LutConsumer::check_codes(const TensorView& codes, int64_t images, int64_t rows) const {
+Status LutConsumer::check_codes(const TensorView& codes, int64_t images, int64_t rows, int64_t planes_bytes) const {
   const CodesGeometry geometry(kernels_, codebooks_, gain_limit_, entry_limit_);
   int64_t bytes = 0;
-  if (!geometry.bytes(images, rows, &bytes) || bytes > static_cast<int64_t>(codes.bytes()))
+  const bool fits = planes_bytes == 0 ? geometry.bytes(images, rows, &bytes)
+                                      : checked_mul(images, planes_bytes, &bytes) &&
+                                            checked_add(bytes, static_cast<int64_t>(sizeof(CodesHeader)), &bytes);
+  if (!fits || bytes > static_cast<int64_t>(codes.bytes()))
     return invalid("the codes value is too small for this layer");
   CodesHeader header;
   std::memcpy(&header, codes.data, sizeof(header));
   if (header.magic != CodesHeader::kMagic || header.codebooks != codebooks_ || header.entries != entries_ ||
       header.gain_limit != gain_limit_ || header.entry_limit != entry_limit_ || header.images != images ||
-      header.rows != rows)
+      header.rows != rows || (header.form == CodesForm::kPlanes) != (planes_bytes != 0))
     return invalid("the codes come from no lut_encode step with the same codebooks, entries and gain_limit");
   return Status::ok();
 }

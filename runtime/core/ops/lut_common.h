@@ -12,6 +12,10 @@
 
 namespace lutc::ops {
 
+/// What follows the header of a codes value: panels of pixels, panels of rows (kernels may lay out such panels for
+/// lut_linear alone), or the planes of an image (code_planes.h).
+enum class CodesForm : int32_t { kPixels, kRows, kPlanes };
+
 /// First 64 bytes of a codes value; a consumer refuses codes that were not made for it.
 struct CodesHeader {
   static constexpr uint64_t kMagic = 0x314c444554554c43;  // "CLUTEDL1"
@@ -22,7 +26,7 @@ struct CodesHeader {
   int64_t images = 0;      ///< 1 for rows
   int64_t rows = 0;        ///< rows, or pixels of an image
   int64_t has_offset = 0;  ///< zeros are not encoded as zeros, so padding would be wrong
-  int32_t of_rows = 0;     ///< encoded along the last axis: kernels may lay out such panels for lut_linear alone
+  CodesForm form = CodesForm::kPixels;
   int32_t entry_limit = 0;
 };
 static_assert(sizeof(CodesHeader) == 64);
@@ -74,8 +78,8 @@ class LutConsumer : public OpBase {
   Status init_table(const BuildContext& build);
   /// Called while shapes are prepared, before any run that reads table_.
   Status need_table() const;
-  /// The codes value is one of this step's encode.
-  Status check_codes(const TensorView& codes, int64_t images, int64_t rows) const;
+  /// The codes value is one of this step's encode, in panels or, where `planes_bytes` is not zero, planes of that size.
+  Status check_codes(const TensorView& codes, int64_t images, int64_t rows, int64_t planes_bytes = 0) const;
   bool is_simple() const {
     return activation_ == kernels::Activation::kNone || activation_ == kernels::Activation::kRelu;
   }

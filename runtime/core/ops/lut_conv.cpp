@@ -9,8 +9,6 @@ namespace {
 
 constexpr int64_t kTileColumns = 48;
 constexpr int64_t kTilePositions = 512;
-constexpr int64_t kMaxTaps = 1 << 16;
-constexpr int64_t kMaxStep = 1 << 20;
 
 class LutConv final : public LutConsumer {
  public:
@@ -20,10 +18,10 @@ class LutConv final : public LutConsumer {
   Status init(const BuildContext& build) override {
     LUTC_RETURN_IF_ERROR(init_common(build));
     CodeWindow window;
-    LUTC_RETURN_IF_ERROR(ints("kernel_shape", {}, 2, 1, &window.kernel));
-    LUTC_RETURN_IF_ERROR(ints("strides", {1, 1}, 2, 1, &window.strides));
-    LUTC_RETURN_IF_ERROR(ints("dilations", {1, 1}, 2, 1, &window.dilations));
-    LUTC_RETURN_IF_ERROR(ints("pads", {0, 0, 0, 0}, 4, 0, &window.pads));
+    if (!window.read(def_.attrs))
+      return invalid(
+          "kernel_shape, strides and dilations must be 2 integers from 1, pads 4 from 0, none above 2^20, with at most "
+          "2^16 taps");
     padded_ = (window.pads[0] | window.pads[1] | window.pads[2] | window.pads[3]) != 0;
     groups_ = def_.attrs.get_int("group", 1);
     if (groups_ < 1 || codebooks_ % groups_ != 0 || outputs_ % groups_ != 0)
@@ -35,10 +33,10 @@ class LutConv final : public LutConsumer {
     shape_.entries = entries_;
     shape_.outputs = outputs_;
     shape_.taps = window.kernel[0] * window.kernel[1];
-    if (shape_.taps > kMaxTaps) return invalid("kernel_shape is too large");
     if (shape_.codebooks * shape_.taps * std::max<int64_t>(gain_limit_, 1) * 127 >= (int64_t{1} << 31))
       return step_error(def_, ErrorCode::kCorrupt, "codebooks / group * taps * gain_limit * 127 must stay below 2^31");
     LUTC_RETURN_IF_ERROR(init_table(build));
+    takes_planes_ = groups_ == 1 && kernels_->encode_pixels != nullptr && def_.attrs.get_int("planes", 0) == 1;
     planes_.init(CodesGeometry(kernels_, codebooks_, gain_limit_, entry_limit_), shape_, std::move(window));
     return Status::ok();
   }
@@ -48,6 +46,7 @@ class LutConv final : public LutConsumer {
     if (codes.rank != 4) return invalid("codes must come from a lut_encode of an image (axis 1)");
     CodeExtent e;
     if (const char* wrong = planes_.extent(codes, &e)) return invalid(wrong);
+    if (takes_planes_ && !e.dense) return invalid("the planes of codes are not dense");
     const Shape y{e.batch, outputs_, e.out_height, e.out_width};
     LUTC_RETURN_IF_ERROR(ctx.set_output(0, DType::kF32, y));
     if (ctx.has_input(4)) {
@@ -57,7 +56,7 @@ class LutConv final : public LutConsumer {
       if (is_simple() || residual_first_) ctx.may_overwrite(0, 4);
     }
     int64_t bytes = 0;
-    if (!checked_mul(scratch_bytes(e), static_cast<int64_t>(std::max(1, ctx.num_threads())), &bytes) ||
+    if (!checked_mul(scratch_bytes(e, tiling(e)), static_cast<int64_t>(std::max(1, ctx.num_threads())), &bytes) ||
         bytes > (int64_t{1} << 40))
       return invalid("the image is too large");
     ctx.request_scratch(static_cast<size_t>(bytes));
@@ -70,21 +69,24 @@ class LutConv final : public LutConsumer {
     Job job;
     if (const char* wrong = planes_.extent(codes.shape, &job.e)) return invalid(wrong);
     const CodeExtent& e = job.e;
-    LUTC_RETURN_IF_ERROR(check_codes(codes, e.batch, e.height * e.width));
+    const int64_t written = takes_planes_ ? planes_.written_bytes(e) : 0;
+    LUTC_RETURN_IF_ERROR(check_codes(codes, e.batch, e.height * e.width, written));
     CodesHeader header;
     std::memcpy(&header, codes.data, sizeof(header));
-    if (header.of_rows != 0) return invalid("the codes of a convolution must be encoded along axis 1");
+    if (header.form == CodesForm::kRows) return invalid("the codes of a convolution must be encoded along axis 1");
     if (header.has_offset != 0 && padded_)
       return step_error(def_, ErrorCode::kCorrupt, "a padded convolution needs an encode whose offset is zero");
     job.codes = codes.as<uint8_t>() + sizeof(CodesHeader);
     job.residual = ctx.has_input(4) ? ctx.input(4).as<float>() : nullptr;
     job.y = ctx.output(0).as_mut<float>();
     uint8_t* scratch = static_cast<uint8_t*>(ctx.scratch());
-    const int64_t per_worker = scratch_bytes(e);
+    job.tiling = tiling(e);
+    const int64_t per_worker = scratch_bytes(e, job.tiling), items = job.tiling.items();
     const CodesGeometry stored(kernels_, codebooks_, gain_limit_, entry_limit_);
     const auto spread = [&](int64_t image, int64_t g, uint8_t* mine) {
+      if (takes_planes_) return planes_.take(e, job.codes + image * written, mine + acc_bytes(job.tiling));
       return planes_.spread(e, job.codes + image * stored.panels(e.height * e.width) * stored.panel_bytes, g,
-                            mine + acc_bytes(e));
+                            mine + acc_bytes(job.tiling));
     };
     const int64_t work = e.positions() * shape_.codebooks * shape_.taps * outputs_ / 16;
     if (e.batch > 1) {
@@ -94,7 +96,7 @@ class LutConv final : public LutConsumer {
         for (int64_t image = begin; image < end; ++image) {
           for (int64_t g = 0; g < groups_; ++g) {
             const CodePlanes::Planes planes = spread(image, g, mine);
-            for (int64_t i = 0; i < items(e); ++i) tile(job, planes, image, g, i, mine);
+            for (int64_t i = 0; i < items; ++i) tile(job, planes, image, g, i, mine);
           }
         }
       });
@@ -103,7 +105,7 @@ class LutConv final : public LutConsumer {
     const int threads = work < kParallelWork ? 1 : ctx.num_threads();
     for (int64_t g = 0; g < groups_; ++g) {
       const CodePlanes::Planes planes = spread(0, g, scratch);
-      ctx.pool().parallel_for(items(e), 1, threads, [&](int64_t begin, int64_t end, int worker) {
+      ctx.pool().parallel_for(items, 1, threads, [&](int64_t begin, int64_t end, int worker) {
         for (int64_t i = begin; i < end; ++i) tile(job, planes, 0, g, i, scratch + worker * per_worker);
       });
     }
@@ -111,52 +113,50 @@ class LutConv final : public LutConsumer {
   }
 
  private:
-  struct Job {
-    CodeExtent e;
-    const uint8_t* codes;
-    const float* residual;
-    float* y;
-  };
-  Status ints(const char* name, std::vector<int64_t> fallback, size_t size, int64_t low,
-              std::vector<int64_t>* out) const {
-    *out = def_.attrs.get_ints(name, fallback);
-    const auto outside = [=](int64_t v) { return v < low || v > kMaxStep; };
-    if (out->size() != size || std::any_of(out->begin(), out->end(), outside))
-      return invalid(std::string(name) + " must be " + std::to_string(size) + " integers in " + std::to_string(low) +
-                     " .. 2^20");
-    return Status::ok();
-  }
-
   /// Positions that one call of the inner loop covers.
   int64_t tile_block() const { return int64_t{1} * kernels_->block_panels * kernels_->panel_rows; }
   /// Output rows follow each other without positions between them.
   static bool merged(const CodeExtent& e) { return e.plane_width == e.out_width; }
-  /// What a tile consists of: output rows or, where those follow each other, blocks.
-  int64_t grain(const CodeExtent& e) const { return merged(e) ? tile_block() : e.plane_width; }
-  int64_t grains(const CodeExtent& e) const { return (e.positions() + grain(e) - 1) / grain(e); }
-  /// Even shares of at most kTilePositions, or rows.
-  int64_t tiles(const CodeExtent& e) const {
-    const int64_t most = std::max<int64_t>(1, kTilePositions / grain(e));
-    return (grains(e) + most - 1) / most;
+  /// How the work is cut. Worked out once a run: it takes many divisions.
+  struct Tiling {
+    int64_t grain;   ///< positions of what a tile consists of: output rows or, where those follow each other, blocks
+    int64_t grains;  ///< of an image
+    int64_t tiles;   ///< even shares of at most kTilePositions, or rows
+    int64_t acc_stride;  ///< positions of the longest tile, in whole blocks
+    int64_t column_tiles;
+    int64_t items() const { return tiles * column_tiles; }
+  };
+  Tiling tiling(const CodeExtent& e) const {
+    Tiling t;
+    t.grain = merged(e) ? tile_block() : e.plane_width;
+    t.grains = (e.positions() + t.grain - 1) / t.grain;
+    const int64_t most = std::max<int64_t>(1, kTilePositions / t.grain);
+    t.tiles = (t.grains + most - 1) / most;
+    const int64_t longest = (t.grains + t.tiles - 1) / t.tiles * t.grain;
+    t.acc_stride = (longest + tile_block() - 1) / tile_block() * tile_block();
+    t.column_tiles = (outputs_ / groups_ + kTileColumns - 1) / kTileColumns;
+    return t;
   }
-  int64_t acc_stride(const CodeExtent& e) const {
-    const int64_t longest = (grains(e) + tiles(e) - 1) / tiles(e) * grain(e);
-    return (longest + tile_block() - 1) / tile_block() * tile_block();
-  }
-  int64_t column_tiles() const { return (outputs_ / groups_ + kTileColumns - 1) / kTileColumns; }
-  int64_t items(const CodeExtent& e) const { return tiles(e) * column_tiles(); }
-  int64_t acc_bytes(const CodeExtent& e) const { return 4 * kernels_->block_columns * acc_stride(e); }
-  int64_t scratch_bytes(const CodeExtent& e) const { return acc_bytes(e) + planes_.bytes(e); }
+  struct Job {
+    CodeExtent e;
+    Tiling tiling;
+    const uint8_t* codes;
+    const float* residual;
+    float* y;
+  };
+  int64_t acc_bytes(const Tiling& t) const { return 4 * kernels_->block_columns * t.acc_stride; }
+  int64_t scratch_bytes(const CodeExtent& e, const Tiling& t) const { return acc_bytes(t) + planes_.bytes(e); }
 
   void tile(const Job& job, const CodePlanes::Planes& p, int64_t image, int64_t group, int64_t item,
             uint8_t* scratch) const {
     const CodeExtent& e = job.e;
     int32_t* acc = reinterpret_cast<int32_t*>(scratch);
-    const int64_t outputs = outputs_ / groups_, part = item / column_tiles();
-    const int64_t first = part * grains(e) / tiles(e) * grain(e);
-    int64_t last = (part + 1) * grains(e) / tiles(e) * grain(e);
+    const Tiling& t = job.tiling;
+    const int64_t outputs = outputs_ / groups_, part = item / t.column_tiles;
+    const int64_t first = part * t.grains / t.tiles * t.grain;
+    int64_t last = (part + 1) * t.grains / t.tiles * t.grain;
     last = std::min(merged(e) ? last : last - e.plane_width + e.out_width, e.positions());
-    const int64_t column = item % column_tiles() * kTileColumns, columns = std::min(kTileColumns, outputs - column);
+    const int64_t column = item % t.column_tiles * kTileColumns, columns = std::min(kTileColumns, outputs - column);
     const int64_t cell = kernels::layout_cell(layout_, entries_);
     const bool by_rows = layout_ == kernels::TableLayout::kRows;
 
@@ -176,7 +176,7 @@ class LutConv final : public LutConsumer {
     b.taps = p.taps;
     b.tap_count = shape_.taps;
     b.steps = p.steps;
-    b.acc_stride = acc_stride(e);
+    b.acc_stride = t.acc_stride;
     const uint8_t* table = table_ + group * kernels::group_bytes(layout_, shape_);
     const bool at_once = kernels_->finishes && b.steps != nullptr && merged(e) && is_simple();
     const int64_t block = kernels_->block_columns;
@@ -211,7 +211,7 @@ class LutConv final : public LutConsumer {
     const int64_t pixels = job.e.out_height * job.e.out_width;
     const bool add_here = job.residual != nullptr && (is_simple() || residual_first_);
     kernels::FinishBlock f;
-    f.acc_stride = acc_stride(job.e);
+    f.acc_stride = job.tiling.acc_stride;
     f.rows = pixels;
     f.columns = columns;
     f.scale = scale_ + column;
@@ -254,7 +254,7 @@ class LutConv final : public LutConsumer {
   }
 
   int64_t groups_ = 1;
-  bool residual_first_ = false, padded_ = false;
+  bool residual_first_ = false, padded_ = false, takes_planes_ = false;
   CodePlanes planes_;
 };
 

@@ -1,5 +1,6 @@
 // lut_encode: [project,] quantise and encode the rows of a matrix or the pixels of an image (docs/operators.md).
 #include "core/checked.h"
+#include "core/ops/code_planes.h"
 #include "core/ops/lut_common.h"
 #include "kernels/encode_plan.h"
 
@@ -66,6 +67,15 @@ class LutEncode final : public OpBase {
     geometry_ = CodesGeometry(kernels_, s.codebooks, s.gain_limit, s.entry_limit);
     inputs_ = s.inputs > 0 ? s.inputs : s.features;
     scratch_ = (kernels_->encode_scratch(plan_.view()) + 63) / 64 * 64;
+    writes_planes_ = channels_ && kernels_->encode_pixels != nullptr && def_.attrs.get_int("planes", 0) == 1;
+    if (writes_planes_) {
+      CodeWindow window;
+      if (!window.read(def_.attrs)) return invalid("the planes' window is not that of a convolution");
+      kernels::TableShape shape;
+      shape.codebooks = s.codebooks;
+      shape.entries = s.entries;
+      planes_.init(geometry_, shape, std::move(window));
+    }
     return Status::ok();
   }
 
@@ -78,16 +88,25 @@ class LutEncode final : public OpBase {
       return invalid("x has " + std::to_string(features) + " features, this layer encodes " + std::to_string(inputs_));
     const int64_t images = channels_ ? x[0] : 1;
     const int64_t rows = channels_ ? x.product(2, 4) : x.product(0, x.rank - 1);
-    int64_t bytes = 0;
-    if (!geometry_.bytes(images, rows, &bytes))
+    int64_t bytes = 0, shared = 0;
+    if (writes_planes_) {
+      CodeExtent e;
+      if (const char* wrong = planes_.extent(Shape{x[0], x[2], x[3], 0}, &e)) return invalid(wrong);
+      if (!e.dense) return invalid("the planes of codes are not dense");
+      if (!checked_mul(images, planes_.written_bytes(e), &bytes) ||
+          !checked_add(bytes, static_cast<int64_t>(sizeof(CodesHeader)), &bytes))
+        return invalid("the codes of shape " + x.to_string() + " are too large");
+      shared = planes_.writer_bytes(e);
+    } else if (!geometry_.bytes(images, rows, &bytes)) {
       return invalid("the codes of shape " + x.to_string() + " are too large");
+    }
     // Leading dims stay, so that consumers know them; the last one holds everything (rounded up to a whole number of
     // bytes a row).
     const int64_t count = std::max<int64_t>(images * rows, 1);
     Shape shape = channels_ ? Shape{x[0], x[2], x[3], 0} : x;
     shape[shape.rank - 1] = (bytes + count - 1) / count;
     LUTC_RETURN_IF_ERROR(ctx.set_output(0, DType::kU8, shape));
-    ctx.request_scratch(scratch_ * static_cast<size_t>(std::max(1, ctx.num_threads())));
+    ctx.request_scratch(static_cast<size_t>(shared) + scratch_ * static_cast<size_t>(std::max(1, ctx.num_threads())));
     return Status::ok();
   }
 
@@ -102,12 +121,13 @@ class LutEncode final : public OpBase {
     header.entries = plan_.view().entries;
     header.gain_limit = geometry_.gain_limit;
     header.has_offset = plan_.view().has_offset || plan_.view().has_proj_offset;
-    header.of_rows = channels_ ? 0 : 1;
+    header.form = writes_planes_ ? CodesForm::kPlanes : channels_ ? CodesForm::kPixels : CodesForm::kRows;
     header.entry_limit = static_cast<int32_t>(geometry_.entry_limit);
     header.images = images;
     header.rows = rows;
     std::memcpy(out.data, &header, sizeof(header));
     uint8_t* panels = out.as_mut<uint8_t>() + sizeof(header);
+    if (writes_planes_) return write_planes(ctx, panels);
     const int64_t per_image = geometry_.panels(rows), panel_rows = kernels_->panel_rows;
     const bool planes = channels_ || by_features(def_, "takes_features", *kernels_, rows);
     const auto body = [&](int64_t begin, int64_t end, int worker) {
@@ -134,6 +154,39 @@ class LutEncode final : public OpBase {
   }
 
  private:
+  /// As a convolution reads the codes: image after image, each by all threads.
+  Status write_planes(RunContext& ctx, uint8_t* images) const {
+    const TensorView& x = ctx.input(0);
+    CodeExtent e;
+    if (const char* wrong = planes_.extent(Shape{x.shape[0], x.shape[2], x.shape[3], 0}, &e)) return invalid(wrong);
+    const int64_t pixels = e.height * e.width, panel_rows = kernels_->panel_rows;
+    const int threads = pixels * inputs_ < kParallelWork ? 1 : ctx.num_threads();
+    uint8_t* scratch = static_cast<uint8_t*>(ctx.scratch());
+    for (int64_t image = 0; image < e.batch; ++image) {
+      const kernels::PixelPlanes all = planes_.writer(e, images + image * planes_.written_bytes(e), scratch);
+      const float* first = x.as<float>() + image * inputs_ * pixels;
+      const auto body = [&](int64_t begin, int64_t end, int worker) {
+        kernels::PixelPlanes planes = all;
+        planes.codes += begin * panel_rows * kernels_->code_bytes;
+        if (planes.gains != nullptr) planes.gains += begin * panel_rows * kernels_->gain_bytes;
+        planes.phase = begin % planes.period;
+        kernels::EncodeInput in;
+        in.x = first + begin * panel_rows;
+        in.row_stride = 1;
+        in.feature_stride = pixels;
+        in.rows = std::min(end * panel_rows, pixels) - begin * panel_rows;
+        kernels_->encode_pixels(plan_.view(), in, planes,
+                                scratch + planes_.writer_bytes(e) + static_cast<size_t>(worker) * scratch_);
+      };
+      if (threads == 1) {
+        body(0, geometry_.panels(pixels), 0);
+      } else {
+        ctx.pool().parallel_for(geometry_.panels(pixels), kernels_->encode_panels, threads, body);
+      }
+    }
+    return Status::ok();
+  }
+
   const Shape& shape(int i) const { return def_.inputs[i].tensor.shape; }
   template <class T>
   const T* data(int i) const {
@@ -151,7 +204,8 @@ class LutEncode final : public OpBase {
   const kernels::LookupKernels* kernels_ = nullptr;
   kernels::EncodePlan plan_;
   CodesGeometry geometry_;
-  bool channels_ = false;
+  bool channels_ = false, writes_planes_ = false;
+  CodePlanes planes_;
   int64_t inputs_ = 0;
   size_t scratch_ = 0;
 };

@@ -215,6 +215,26 @@ LUTC_INLINE void by_scores(const Marks& marks, const __m512i* slots, const uint8
   }
 }
 
+/// Pixels of the next panels, fetched while these are scored: as many streams as channels, of which the hardware
+/// follows fewer, and more misses than can wait at once where they are all asked for in a row.
+struct Ahead {
+  const float* x;  ///< null: nothing to fetch
+  int64_t stride;  ///< from one feature to the next
+  const int32_t* source;
+
+  /// Those of the next `slots` slots of kR panels.
+  template <int kR>
+  LUTC_INLINE void fetch(int64_t slots) {
+    if (x == nullptr) return;
+    const int32_t* const end = source + 4 * slots;
+    do {
+      const float* p = x + *source * stride;
+      _mm_prefetch(p, _MM_HINT_T0);
+      if constexpr (kR > 1) _mm_prefetch(p + kRows, _MM_HINT_T0);
+    } while (++source != end);
+  }
+};
+
 /// Where kR panels have got to.
 template <int kR>
 struct Place {
@@ -223,12 +243,13 @@ struct Place {
   const uint8_t* forms;  ///< of slots
   uint8_t* out;          ///< codes of a unit in the first panel
   int64_t panel_bytes;
+  Ahead ahead;
 };
 
 /// `units` units from codebook c on, all their codebooks of kSlots slots. A function of its own, for the registers'
 /// sake.
 template <int K, int kSlots, bool kGain, int kR>
-__attribute__((noinline)) void equal_units(const EncodeView& e, int64_t c, int64_t units, const Place<kR>& at,
+__attribute__((noinline)) void equal_units(const EncodeView& e, int64_t c, int64_t units, Place<kR>& at,
                                            __m512i (&sums)[kR]) {
   const Marks marks = make_marks();
   const __m512i limit = _mm512_set1_epi8(static_cast<char>(e.gain_limit));
@@ -244,6 +265,7 @@ __attribute__((noinline)) void equal_units(const EncodeView& e, int64_t c, int64
     Unit<kR> unit;
 #pragma GCC unroll 1
     for (int j = 0; j < 4; ++j) {
+      at.ahead.template fetch<kR>(kSlots);
       by_scores<K, kSlots, kGain, kR>(marks, slots, directions, start, *mul, j, unit);
       slots += kSlots * kR;
       directions += 64 * kSlots;
@@ -271,6 +293,9 @@ __attribute__((noinline)) void mixed_unit(const EncodeView& e, int64_t c0, int c
   const Marks marks = make_marks();
   Unit<kR> unit;
   int j = 0;
+  int slots = 0;
+  for (int i = 0; i < count; ++i) slots += e.slot_count[c0 + i];
+  at.ahead.template fetch<kR>(slots);
   const bool by_angle_all = kGain && count == 4 && std::memcmp(e.by_angle + c0, "\1\1\1\1", 4) == 0;
   if (by_angle_all && (at.forms[0] & at.forms[1] & at.forms[2] & at.forms[3] & kPairSlot) != 0) {
     by_angle<4, kR>(at.slots, true, at.directions, e.gain_mul + c0, 0, unit);
@@ -322,8 +347,9 @@ __attribute__((noinline)) void mixed_unit(const EncodeView& e, int64_t c0, int c
 }
 
 template <int K, bool kGain, int kR>
-void score(const EncodeView& e, const __m512i* slots, uint8_t* panel, int64_t panel_bytes) {
-  Place<kR> at{slots, e.directions, e.slot_features, panel + (kGain ? 64 : 0), panel_bytes};
+void score(const EncodeView& e, const __m512i* slots, const float* next, int64_t stride, uint8_t* panel,
+           int64_t panel_bytes) {
+  Place<kR> at{slots, e.directions, e.slot_features, panel + (kGain ? 64 : 0), panel_bytes, {next, stride, e.source}};
   __m512i sum[kR];
   for (int r = 0; r < kR; ++r) sum[r] = _mm512_setzero_si512();
   for (int64_t c = 0; c < e.codebooks;) {
@@ -344,19 +370,21 @@ void score(const EncodeView& e, const __m512i* slots, uint8_t* panel, int64_t pa
     _mm512_store_si512(panel + r * panel_bytes, _mm512_mullo_epi32(sum[r], _mm512_set1_epi32(-128)));
 }
 
+/// `next`: pixels to be encoded after these, features `stride` apart, or null.
 template <int kR>
-void score_any(const EncodeView& e, const __m512i* slots, uint8_t* panel, int64_t panel_bytes) {
+void score_any(const EncodeView& e, const __m512i* slots, const float* next, int64_t stride, uint8_t* panel,
+               int64_t panel_bytes) {
   const bool gain = e.gain_limit > 0;
   switch (e.entries) {
     case 16:
-      return gain ? score<16, true, kR>(e, slots, panel, panel_bytes)
-                  : score<16, false, kR>(e, slots, panel, panel_bytes);
+      return gain ? score<16, true, kR>(e, slots, next, stride, panel, panel_bytes)
+                  : score<16, false, kR>(e, slots, next, stride, panel, panel_bytes);
     case 8:
-      return gain ? score<8, true, kR>(e, slots, panel, panel_bytes)
-                  : score<8, false, kR>(e, slots, panel, panel_bytes);
+      return gain ? score<8, true, kR>(e, slots, next, stride, panel, panel_bytes)
+                  : score<8, false, kR>(e, slots, next, stride, panel, panel_bytes);
     default:
-      return gain ? score<4, true, kR>(e, slots, panel, panel_bytes)
-                  : score<4, false, kR>(e, slots, panel, panel_bytes);
+      return gain ? score<4, true, kR>(e, slots, next, stride, panel, panel_bytes)
+                  : score<4, false, kR>(e, slots, next, stride, panel, panel_bytes);
   }
 }
 
@@ -377,7 +405,7 @@ void encode_panels(const EncodeView& e, const EncodeInput& in, uint8_t* panel, i
   if (!e.projected && !by_rows) {
     e.has_offset ? slots_of_pixels<kR, true>(e, in.x, in.feature_stride, in.rows, s.slots)
                  : slots_of_pixels<kR, false>(e, in.x, in.feature_stride, in.rows, s.slots);
-    return score_any<kR>(e, s.slots, panel, panel_bytes);
+    return score_any<kR>(e, s.slots, in.x + kR * kRows, in.feature_stride, panel, panel_bytes);
   }
   for (int r = 0; r < kR; ++r) {
     const int64_t rows = in.rows - r * kRows < kRows ? in.rows - r * kRows : kRows;
@@ -402,15 +430,45 @@ void encode_panels(const EncodeView& e, const EncodeInput& in, uint8_t* panel, i
       arrange<kR>(e, s.rows, s.row_stride, rows, s.slots + r);
     }
   }
-  score_any<kR>(e, s.slots, panel, panel_bytes);
+  score_any<kR>(e, s.slots, nullptr, 0, panel, panel_bytes);
+}
+
+int64_t codes_of_panel(const EncodeView& e) {
+  return e.gain_limit > 0 ? 64 + round_up(e.codebooks, 4) / 4 * 128 : round_up(e.codebooks, 4) / 4 * 64;
+}
+
+int64_t panel_scratch(const EncodeView& e) {
+  const int64_t projection = e.projected ? input_slots(e) + e.features : 0;
+  return (round_up(e.slots, 16) + 16) * 128 + kRows * (round_up(widest(e), 64) + 64) + projection * 64;
+}
+
+/// A panel to planes, of which it is number `at`.
+template <bool kGain>
+void place_pixels(const PixelPlanes& planes, const uint8_t* panel, int64_t units, int64_t at, int64_t rows) {
+  uint8_t* codes = planes.codes + at * 64;
+  if constexpr (!kGain) {
+    for (int64_t u = 0; u < units; ++u, panel += 64, codes += planes.code_unit_step)
+      _mm512_storeu_si512(codes, _mm512_load_si512(panel));
+    return;
+  }
+  const int64_t copies = planes.copies;
+  const int64_t* const copy = planes.copy;
+  const uint16_t* inside = planes.inside + (planes.phase + at) % planes.period * copies;
+  const __mmask16 present = lanes(rows);
+  uint8_t* gains = planes.gains + at * 64;
+  panel += 64;
+  for (int64_t u = 0; u < units; ++u, panel += 128, codes += planes.code_unit_step, gains += planes.gain_unit_step) {
+    _mm512_storeu_si512(codes, _mm512_load_si512(panel));
+    const __m512i g = _mm512_load_si512(panel + 64);
+    for (int64_t v = 0; v < copies; ++v)
+      _mm512_storeu_si512(gains + copy[v], _mm512_maskz_mov_epi32(present & inside[v], g));
+  }
 }
 
 }  // namespace
 
 size_t encode_scratch_avx512(const EncodeView& e) {
-  const int64_t projection = e.projected ? input_slots(e) + e.features : 0;
-  return static_cast<size_t>((round_up(e.slots, 16) + 16) * 128 + kRows * (round_up(widest(e), 64) + 64) +
-                             projection * 64);
+  return static_cast<size_t>(panel_scratch(e) + 2 * codes_of_panel(e));
 }
 
 void encode_avx512(const EncodeView& e, const EncodeInput& in, uint8_t* panels, int64_t panel_bytes, void* scratch) {
@@ -425,6 +483,23 @@ void encode_avx512(const EncodeView& e, const EncodeInput& in, uint8_t* panels, 
   }
   in.rows > kRows ? encode_panels<2>(e, in, panels, panel_bytes, scratch)
                   : encode_panels<1>(e, in, panels, panel_bytes, scratch);
+}
+
+void encode_pixels_avx512(const EncodeView& e, const EncodeInput& in, const PixelPlanes& planes, void* scratch) {
+  const int64_t panel_bytes = codes_of_panel(e), units = round_up(e.codebooks, 4) / 4;
+  uint8_t* const panels = static_cast<uint8_t*>(scratch) + panel_scratch(e);
+  EncodeInput part = in;
+  for (int64_t row = 0; row < in.rows; row += 2 * kRows) {
+    const int64_t rest = in.rows - row;
+    part.x = in.x + row * in.row_stride;
+    part.rows = rest < 2 * kRows ? rest : 2 * kRows;
+    encode_avx512(e, part, panels, panel_bytes, scratch);
+    for (int64_t r = 0; r < part.rows; r += kRows) {
+      const uint8_t* panel = panels + r / kRows * panel_bytes;
+      e.gain_limit > 0 ? place_pixels<true>(planes, panel, units, (row + r) / kRows, rest - r)
+                       : place_pixels<false>(planes, panel, units, (row + r) / kRows, rest - r);
+    }
+  }
 }
 
 }  // namespace lutc::kernels

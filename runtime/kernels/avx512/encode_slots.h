@@ -325,7 +325,6 @@ bool pack_pixels(const EncodeView& e, const float* x, int64_t stride, __m512i* s
       const __m512 scale = _mm512_set1_ps(e.inv_scale[source[i]]);
 #pragma GCC unroll 2
       for (int r = 0; r < kR; ++r) {
-        _mm_prefetch(p + (kR + r) * kRows, _MM_HINT_T0);  // as many streams as channels: the hardware follows fewer
         __m512 pixels = _mm512_loadu_ps(p + r * kRows);
         if constexpr (kOffset) pixels = _mm512_sub_ps(pixels, _mm512_set1_ps(e.offset[source[i]]));
         v[i][r] = _mm512_cvtps_epi32(_mm512_mul_ps(pixels, scale));

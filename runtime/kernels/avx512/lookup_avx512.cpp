@@ -307,6 +307,19 @@ void finish_planes(const FinishBlock& f) {
   f.residual == nullptr && !f.relu ? finish_lines<true>(f) : finish_lines<false>(f);
 }
 
+void sum_gains(const uint8_t* gains, const int64_t* offsets, int64_t count, int64_t positions, int32_t* starts) {
+  const __m512i ones = _mm512_set1_epi8(1), factor = _mm512_set1_epi32(-128);
+  for (int64_t p = 0; p < positions; p += 32, gains += 128) {  // two panels: their sums are chains
+    __m512i sum[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+    for (int64_t i = 0; i < count; ++i) {
+      sum[0] = _mm512_dpbusd_epi32(sum[0], ones, _mm512_loadu_si512(gains + offsets[i]));
+      sum[1] = _mm512_dpbusd_epi32(sum[1], ones, _mm512_loadu_si512(gains + offsets[i] + 64));
+    }
+    _mm512_storeu_si512(starts + p, _mm512_mullo_epi32(sum[0], factor));
+    if (positions - p > 16) _mm512_storeu_si512(starts + p + 16, _mm512_mullo_epi32(sum[1], factor));
+  }
+}
+
 constexpr LookupKernels make_kernels() {
   LookupKernels kernels = {
       "quad6",
@@ -334,6 +347,8 @@ constexpr LookupKernels make_kernels() {
   };
   kernels.many_blocks = true;
   kernels.finishes = true;
+  kernels.encode_pixels = encode_pixels_avx512;
+  kernels.sum_gains = sum_gains;
   return kernels;
 }
 
