@@ -130,44 +130,55 @@ class Pad final : public OpBase {
 
   template <class T>
   void pad(RunContext& ctx, const TensorView& x, const TensorView& y, const int64_t* begin, T value) const {
-    const int rank = y.shape.rank, last = rank - 1;
     const T* from = x.as<T>();
     T* to = y.as_mut<T>();
-    if (rank == 0) {
+    if (y.shape.rank == 0) {
       *to = *from;
       return;
     }
+    // Trailing axes that keep all their elements are one axis with the last that does not.
+    const bool constant = mode_ == Mode::kConstant;
+    Shape in = x.shape, out_shape = y.shape;
+    int last = out_shape.rank - 1;
+    int64_t inner = 1;
+    for (; constant && last > 0 && begin[last] == 0 && in[last] == out_shape[last]; --last) inner *= in[last];
+    const int64_t shift = begin[last] * inner;
+    in[last] *= inner;
+    out_shape[last] *= inner;
     int64_t* maps[kMaxRank];
     int64_t* next = static_cast<int64_t*>(ctx.scratch());
-    for (int d = 0; d < rank; ++d) {
+    for (int d = 0; d < (constant ? last : last + 1); ++d) {
       maps[d] = next;
-      for (int64_t i = 0; i < y.shape[d]; ++i) *next++ = source(i, x.shape[d], y.shape[d], begin[d]);
+      for (int64_t i = 0; i < out_shape[d]; ++i) *next++ = source(i, in[d], out_shape[d], begin[d]);
     }
-    const int64_t width = y.shape[last], rows = y.shape.elements() / width;
+    const int64_t width = out_shape[last], rows = y.shape.elements() / width;
     // The part of a row that is a plain copy.
-    const int64_t copy_to = std::max<int64_t>(begin[last], 0), copy_from = std::max<int64_t>(-begin[last], 0);
-    const int64_t run = std::max<int64_t>(0, std::min(x.shape[last], width - begin[last]) - copy_from);
+    const int64_t copy_to = std::max<int64_t>(shift, 0), copy_from = std::max<int64_t>(-shift, 0);
+    const int64_t run = std::max<int64_t>(0, std::min(in[last], width - shift) - copy_from);
     parallel(ctx, rows, rows * width, 1, [&](int64_t row_begin, int64_t row_end) {
       for (int64_t r = row_begin; r < row_end; ++r) {
-        T* out = to + r * width;
-        int64_t rest = r, offset = 0, stride = x.shape[last];
+        T* row = to + r * width;
+        int64_t rest = r, offset = 0, stride = in[last];
         bool inside = true;
         for (int d = last - 1; d >= 0; --d) {
-          const int64_t at = maps[d][rest % y.shape[d]];
+          const int64_t at = maps[d][rest % out_shape[d]];
           inside = inside && at >= 0;
           offset += at * stride;
-          stride *= x.shape[d];
-          rest /= y.shape[d];
+          stride *= in[d];
+          rest /= out_shape[d];
         }
         if (!inside || run == 0) {
-          std::fill_n(out, width, value);
+          std::fill_n(row, width, value);
           continue;
         }
-        const T* in = from + offset;
-        const auto edge = [&](int64_t i) { out[i] = maps[last][i] < 0 ? value : in[maps[last][i]]; };
-        for (int64_t i = 0; i < copy_to; ++i) edge(i);
-        std::memcpy(out + copy_to, in + copy_from, static_cast<size_t>(run) * sizeof(T));
-        for (int64_t i = copy_to + run; i < width; ++i) edge(i);
+        const T* source_row = from + offset;
+        const auto edge = [&](int64_t first, int64_t end) {
+          if (constant) return static_cast<void>(std::fill(row + first, row + end, value));
+          for (int64_t i = first; i < end; ++i) row[i] = maps[last][i] < 0 ? value : source_row[maps[last][i]];
+        };
+        edge(0, copy_to);
+        std::memcpy(row + copy_to, source_row + copy_from, static_cast<size_t>(run) * sizeof(T));
+        edge(copy_to + run, width);
       }
     });
   }
