@@ -23,11 +23,11 @@ from lutc.select.meter import MEASURING_S
 from lutc.select.network import Network
 from lutc.select.samples import Samples
 
-DRAFTS = {"divergence": 2.0, "score": 6.0}
+DRAFTS = {"divergence": 2.0, "score": 5.0}
 """Models with lookups that a search builds on average, by what the budget limits: drafts and, under a score, levels."""
 
-_LOOKUPS = {"divergence": 0.5, "score": 0.7}
-"""Share of the layers that could that take lookups in such a model."""
+_LOOKUPS = 0.8
+"""Share of the layers that could that take lookups in such a model: .58 to 1 in those for AVX-512."""
 
 AGAIN = 0.7
 """Share of its layers that a later draft fits again: those behind the first change."""
@@ -152,7 +152,7 @@ class Effort:
                 cap = MAX_ROWS if choice.kind == "linear" else _POSITIONS
                 fits += speed * _units(choice, form, min(final_rows[index], cap), True)
                 largest = max(largest, *(_fit_bytes(choice, form, min(final_rows[index], cap)) for form in lookups))
-        fits *= _LOOKUPS[budget.metric]
+        fits *= _LOOKUPS
         models = DRAFTS[budget.metric] * (1 - kept) + kept if fits else 0.0
         run_final = run * _size(samples.final) / _size(samples.judge)
         run_verify = run * _size(samples.verify) / _size(samples.judge)
@@ -282,7 +282,7 @@ def _units(choice: LayerChoice, form: Form, rows: float, free: bool, *, draft: b
         rows *= _POSITION
     units = cutting + _work(rows, choice.D * taps, choice.N, codebooks, form.width, form.entries, entries, draft=draft)
     if form.projection != "none":
-        units += 6e-10 * choice.D**3 + 4e-11 * rows * choice.D * (choice.D + choice.N) + 0.4
+        units += 6e-10 * choice.D**3 + 4e-11 * rows * choice.D * (choice.D + choice.N) + 0.3
     return units
 
 
@@ -297,11 +297,11 @@ def _work(
     rows: float, features: int, outputs: int, codebooks: int, width: int, entries: int, free: int, *, draft: bool
 ) -> float:
     seen = learning_rows(min(rows, _LEARNING_ROWS), entries, restarts=1 if draft else 2)
-    learning = seen * codebooks * (0.004 + 0.0122 * width) * 1e-6 * entries / 16
+    learning = seen * codebooks * (0.01 + 0.006 * width) * 1e-6 * entries / 16
     encoding = rows * codebooks * 8e-8
-    rounding = codebooks * entries * outputs * 4e-8
+    rounding = codebooks * entries * outputs * 5e-8
     solving = _solve(rows, free, outputs, 5) if free else _solve(rows, features, outputs, 5)
-    return learning + encoding + rounding + solving
+    return learning + encoding + rounding + solving + 0.05
 
 
 def _solve(rows: float, regressors: int, outputs: int, solves: int) -> float:
