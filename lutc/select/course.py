@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
+from lutc.forms import Form
 from lutc.select.effort import AGAIN, Effort
 
 
@@ -18,10 +20,14 @@ class Course:
         self._effort, self._built = effort, 0
         self._cpu, self._wall = time.process_time(), time.perf_counter()
 
-    def candidates_done(self) -> str:
-        """For people: what candidates have taken, and what is left if fits of models go at their pace."""
+    def candidates_done(self, forms: Mapping[str, Form]) -> str:
+        """For people: what candidates have taken, and what is left if fits of models go at their pace.
+
+        Args:
+            forms: Of the first model's layers, by name.
+        """
         taken = time.process_time() - self._cpu
-        fits = self._effort.fits
+        fits = self._effort.fits_of(forms)
         if self._effort.curves > 1:
             fits *= taken / self._effort.curves
         return (

@@ -78,6 +78,8 @@ class Effort:
         models: Models with lookups that are assumed.
         known: Candidates that are known, of so many.
         kept: Share of the first draft's layers that an earlier run has fitted.
+        layer_fits: Seconds of fitting each layer in each of its lookups, by layer name and form.
+        runs: Of running the network while a model is fitted.
     """
 
     candidates: Mapping[tuple[str, str], float]
@@ -89,6 +91,8 @@ class Effort:
     models: float
     known: tuple[int, int]
     kept: float
+    layer_fits: Mapping[tuple[str, str], float] = dataclasses.field(default_factory=dict)
+    runs: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -132,6 +136,7 @@ class Effort:
             pace = (time.perf_counter() - wall) / max(time.process_time() - begin, 1e-9)
         train_rows, final_rows = _layer_rows(network, train), _layer_rows(network, samples.final)
         candidates: dict[tuple[str, str], float] = {}
+        layer_fits: dict[tuple[str, str], float] = {}
         tried = fits = largest = 0.0
         layers = len(network.sites)
         for index, site in enumerate(network.sites):
@@ -148,15 +153,15 @@ class Effort:
                 if not _likely_hopeless(item.form, lookups, budget.widest(), layers):
                     tried += cost
             if lookups:
-                form = lookups[len(lookups) // 2]
-                cap = MAX_ROWS if choice.kind == "linear" else _POSITIONS
-                fits += speed * _units(choice, form, min(final_rows[index], cap), True)
-                largest = max(largest, *(_fit_bytes(choice, form, min(final_rows[index], cap)) for form in lookups))
+                rows = min(final_rows[index], MAX_ROWS if choice.kind == "linear" else _POSITIONS)
+                found = [speed * _units(choice, form, rows, True) for form in lookups]
+                layer_fits.update(zip([(choice.name, str(form)) for form in lookups], found, strict=True))
+                fits += found[len(found) // 2]
+                largest = max(largest, *(_fit_bytes(choice, form, rows) for form in lookups))
         fits *= _LOOKUPS
         models = DRAFTS[budget.metric] * (1 - kept) + kept if fits else 0.0
         run_final = run * _size(samples.final) / _size(samples.judge)
         run_verify = run * _size(samples.verify) / _size(samples.judge)
-        whole = 1 + AGAIN * max(models - 1, 0)
         weights = sum(constant_bytes(FP32, choice) for choice, _ in priced.values())
         trial = run_verify + MEASURING_S + score_seconds + speed * _BUILD * weights / 4
         known = [curves.get(choice.name, item.form) is not None for choice, forms in priced.values() for item in forms]
@@ -164,14 +169,21 @@ class Effort:
         return cls(
             candidates,
             tried,
-            (1 - kept) * whole * fits + whole * 2 * run_final if fits else 0.0,
+            _wholes(models) * ((1 - kept) * fits + 2 * run_final) if fits else 0.0,
             (models + 2) * trial,
             resident() + activations + largest + _COPIES * weights + _SESSIONS,
             pace,
             models,
             (sum(known), len(known)),
             kept,
+            layer_fits,
+            2 * run_final,
         )
+
+    def fits_of(self, forms: Mapping[str, Form]) -> float:
+        """`fits`, where the first model is known: by layer name."""
+        each = [self.layer_fits.get((name, str(form)), 0.0) for name, form in forms.items() if not form.dense]
+        return _wholes(self.models) * ((1 - self.kept) * sum(each) + self.runs) if each else 0.0
 
     def describe(self) -> str:
         """For people: the figures, and what they assume."""
@@ -194,6 +206,11 @@ class Effort:
             f"select: took {cpu / 60:.1f} minutes of CPU time (said: {self.seconds / 60:.1f}), {wall / 60:.1f} in all, "
             f"and {resident() / 1e9:.1f} GB of memory (said: {self.peak / 1e9:.1f})"
         )
+
+
+def _wholes(models: float) -> float:
+    """How many fits of the first model all models are."""
+    return 1 + AGAIN * max(models - 1, 0)
 
 
 def _size(batches: Sequence[Batch]) -> float:

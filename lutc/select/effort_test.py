@@ -85,8 +85,11 @@ def test_a_course_takes_models_at_the_pace_of_the_last_one(monkeypatch):
     clock = iter([0.0, 200.0, 200.0, 300.0, 400.0])
     monkeypatch.setattr(course.time, "process_time", lambda: next(clock))
     monkeypatch.setattr(course.time, "perf_counter", lambda: 0.0)
-    effort = Effort({}, 100.0, 240.0, 60.0, 1e9, 1.0, 3.0, (0, 4), 0.0)
+    fits = {("a", "gain-v4"): 40.0, ("b", "gain-v4"): 60.0, ("b", "gain-v3"): 50.0}
+    effort = Effort({}, 100.0, 99.0, 60.0, 1e9, 1.0, 3.0, (0, 4), 0.0, fits, runs=10.0)
     going = course.Course(effort)
-    assert "took 3.3 minutes of CPU time (said: 1.7), about 9.0 (" in going.candidates_done()  # twice 240 s, and 60
+    forms = {"a": Form.parse("gain-v4"), "b": Form.parse("gain-v3"), "c": Form.parse("int8")}
+    left = 2 * (1 + 2 * AGAIN) * (40 + 50 + 10) + 60  # candidates took twice as long as was said
+    assert f"took 3.3 minutes of CPU time (said: 1.7), about {left / 60:.1f} (" in going.candidates_done(forms)
     assert f"about {2 * AGAIN * 100 / 60:.1f} (" in going.model_built(100.0)
     assert f"about {90 / 60:.1f} (" in going.model_built(90.0)

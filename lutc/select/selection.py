@@ -157,9 +157,9 @@ def select(
     progress.note(effort.describe())
     course = Course(effort)
     points = _curves(builder, network, priced, train, samples.judge, limit, effort, curves, threads)
-    progress.note(course.candidates_done())
     del network
     table = table_of(points)
+    progress.note(course.candidates_done(table.draft(budget.first_target(), {}).forms))
     original_outputs = _original_outputs(proto, samples.verify, threads)
     meter = Meter(samples.verify, original_outputs, times, isa if runnable else None, scored)
     final = open_source(samples.final)
