@@ -60,6 +60,9 @@ std::vector<int32_t> int8_windows(const int8_t* weights, int64_t steps, int64_t 
       for (size_t l = 0; l < lanes; ++l) window->sums[l] = static_cast<int16_t>(window->sums[l] + of_step[l]);
       window->steps.push_back(static_cast<int32_t>(first) + i);
     }
+    // Windows of one length follow each other: processors foresee their ends.
+    std::stable_sort(windows.begin(), windows.end(),
+                     [](const Window& a, const Window& b) { return a.steps.size() > b.steps.size(); });
     for (Window& window : windows) {
       std::sort(window.steps.begin(), window.steps.end());
       result.push_back(static_cast<int32_t>(window.steps.size()));

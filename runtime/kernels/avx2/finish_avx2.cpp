@@ -122,20 +122,20 @@ void scale_columns_avx2(const FinishBlock& f) {
 }
 
 void finish_planes_avx2(const FinishBlock& f) {
+  const int64_t whole = f.rows / 8 * 8;
   for (int64_t n = 0; n < f.columns; ++n) {
     const __m256 scale = _mm256_set1_ps(f.scale[n]), bias = _mm256_set1_ps(f.bias[n]);
-    for (int64_t r = 0; r < f.rows; r += 8) {
-      const __m256i mask = first_lanes(f.rows - r);
-      const __m256 acc = _mm256_cvtepi32_ps(_mm256_maskload_epi32(f.acc + n * f.acc_stride + r, mask));
-      const int64_t at = n * f.y_stride + r;
-      const auto read = [&](const float* p) { return _mm256_maskload_ps(p, mask); };
-      const __m256 y = finish(f, _mm256_fmadd_ps(acc, scale, bias), at, read);
-      if (f.rows - r >= 8) {
-        _mm256_storeu_ps(f.y + at, y);
-      } else {
-        _mm256_maskstore_ps(f.y + at, mask, y);
-      }
+    const int32_t* acc = f.acc + n * f.acc_stride;
+    const int64_t at = n * f.y_stride;
+    for (int64_t r = 0; r < whole; r += 8) {
+      const __m256 value = _mm256_fmadd_ps(_mm256_cvtepi32_ps(load(acc + r)), scale, bias);
+      _mm256_storeu_ps(f.y + at + r, finish(f, value, at + r, [](const float* p) { return _mm256_loadu_ps(p); }));
     }
+    if (whole == f.rows) continue;
+    const __m256i mask = first_lanes(f.rows - whole);
+    const __m256 sums = _mm256_cvtepi32_ps(_mm256_maskload_epi32(acc + whole, mask));
+    const auto read = [&](const float* p) { return _mm256_maskload_ps(p, mask); };
+    _mm256_maskstore_ps(f.y + at + whole, mask, finish(f, _mm256_fmadd_ps(sums, scale, bias), at + whole, read));
   }
 }
 

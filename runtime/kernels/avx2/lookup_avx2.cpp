@@ -61,14 +61,26 @@ LUTC_INLINE void flush_split(int32_t* acc, __m256i low, __m256i high, bool first
   store(upper_acc, upper_rows);
 }
 
+/// Where the steps of a lookup find codes and gains: units of rows, or what a convolution lists.
+template <bool kOfRows>
+struct Steps {
+  const LookupBlock& b;
+  int64_t count() const { return kOfRows ? b.units : b.units * b.tap_count; }
+  int64_t window() const { return kOfRows ? b.window_units + added_units(b.codes) : b.window_units; }
+  const uint8_t* codes(int64_t i) const { return b.codes + (kOfRows ? i * b.code_unit_step : b.steps[i]); }
+  const uint8_t* gains(int64_t i) const { return b.gains + (kOfRows ? i * b.gain_unit_step : b.steps[count() + i]); }
+};
+
 /// One panel times kN columns. At the end of a window the high bytes of its sums move to sums of their own; the low
 /// bytes stay, for which windows leave room (kWindowSum). kWide: gains above 64, for which two products may not be
 /// added before they are 16-bit sums.
 template <int kN, bool kWide, bool kOfRows>
 void gain_block(const LookupBlock& b) {
-  const int64_t window = b.window_units + added_units(b.codes + b.taps[0]);
+  const Steps<kOfRows> steps{b};
+  const int64_t window = steps.window();
   const uint8_t* table = b.table;
   const uint8_t* ahead = b.prefetch;
+  const uint8_t* starts = b.starts;
   const __m256i low_byte = _mm256_set1_epi16(255);
   bool first = true;
   int windows = 0;
@@ -96,56 +108,80 @@ void gain_block(const LookupBlock& b) {
     return kOfRows ? load(p + 32 * half) : load_halves(p + 16 * half);
   };
   clear();
-  for (int64_t t = 0; t < b.tap_count; ++t) {
-    const uint8_t* codes = b.codes + b.taps[t];
-    const uint8_t* gains = b.gains + 2 * b.taps[t];
-    const uint8_t* starts = b.starts + 2 * b.taps[t];
-    for (int64_t u = 0; u < b.units; starts += b.start_window_step) {
-      if (windows == kHighWindows) {
-        flush_all();
-        clear();
-      }
-      ++windows;
-      const int64_t end = u + window < b.units ? u + window : b.units;
-      const __m256i start_low = gain_vector(starts, 0), start_high = gain_vector(starts, 1);
+  for (int64_t i = 0; i < steps.count(); starts += b.start_window_step) {
+    if (windows == kHighWindows) {
+      flush_all();
+      clear();
+    }
+    ++windows;
+    const int64_t end = i + window < steps.count() ? i + window : steps.count();
+    const __m256i start_low = gain_vector(starts, 0), start_high = gain_vector(starts, 1);
+#pragma GCC unroll 4
+    for (int n = 0; n < kN; ++n) {
+      low[n] = _mm256_add_epi16(low[n], start_low);
+      high[n] = _mm256_add_epi16(high[n], start_high);
+    }
+    for (; i < end; ++i, table += b.table_unit_step) {
+      ahead = prefetch(ahead, b.prefetch_lines);
+      const uint8_t *codes = steps.codes(i), *gains = steps.gains(i);
+      const __m256i even = load(codes), odd = load(codes + b.code_half_step);
+      const __m256i gain_low = gain_vector(gains, 0), gain_high = gain_vector(gains, 1);
 #pragma GCC unroll 4
       for (int n = 0; n < kN; ++n) {
-        low[n] = _mm256_add_epi16(low[n], start_low);
-        high[n] = _mm256_add_epi16(high[n], start_high);
-      }
-      for (; u < end; ++u) {
-        ahead = prefetch(ahead, b.prefetch_lines);
-        const __m256i even = load(codes), odd = load(codes + b.code_half_step);
-        const __m256i gain_low = gain_vector(gains, 0), gain_high = gain_vector(gains, 1);
-#pragma GCC unroll 4
-        for (int n = 0; n < kN; ++n) {
-          const __m256i e = _mm256_shuffle_epi8(entries(table + n * kCell), even),
-                        o = _mm256_shuffle_epi8(entries(table + n * kCell + 16), odd);
-          const __m256i lo = _mm256_unpacklo_epi8(e, o), hi = _mm256_unpackhi_epi8(e, o);
-          if constexpr (kWide) {
-            low[n] = _mm256_add_epi16(low[n], _mm256_maddubs_epi16(lo, _mm256_and_si256(gain_low, low_byte)));
-            high[n] = _mm256_add_epi16(high[n], _mm256_maddubs_epi16(hi, _mm256_and_si256(gain_high, low_byte)));
-            low[n] = _mm256_add_epi16(low[n], _mm256_maddubs_epi16(lo, _mm256_andnot_si256(low_byte, gain_low)));
-            high[n] = _mm256_add_epi16(high[n], _mm256_maddubs_epi16(hi, _mm256_andnot_si256(low_byte, gain_high)));
-          } else {
-            low[n] = _mm256_add_epi16(low[n], _mm256_maddubs_epi16(lo, gain_low));
-            high[n] = _mm256_add_epi16(high[n], _mm256_maddubs_epi16(hi, gain_high));
-          }
+        const __m256i e = _mm256_shuffle_epi8(entries(table + n * kCell), even),
+                      o = _mm256_shuffle_epi8(entries(table + n * kCell + 16), odd);
+        const __m256i lo = _mm256_unpacklo_epi8(e, o), hi = _mm256_unpackhi_epi8(e, o);
+        if constexpr (kWide) {
+          low[n] = _mm256_add_epi16(low[n], _mm256_maddubs_epi16(lo, _mm256_and_si256(gain_low, low_byte)));
+          high[n] = _mm256_add_epi16(high[n], _mm256_maddubs_epi16(hi, _mm256_and_si256(gain_high, low_byte)));
+          low[n] = _mm256_add_epi16(low[n], _mm256_maddubs_epi16(lo, _mm256_andnot_si256(low_byte, gain_low)));
+          high[n] = _mm256_add_epi16(high[n], _mm256_maddubs_epi16(hi, _mm256_andnot_si256(low_byte, gain_high)));
+        } else {
+          low[n] = _mm256_add_epi16(low[n], _mm256_maddubs_epi16(lo, gain_low));
+          high[n] = _mm256_add_epi16(high[n], _mm256_maddubs_epi16(hi, gain_high));
         }
-        table += b.table_unit_step;
-        codes += b.code_unit_step;
-        gains += b.gain_unit_step;
       }
+    }
 #pragma GCC unroll 4
-      for (int n = 0; n < kN; ++n) {
-        store(carried[n], _mm256_add_epi16(load(carried[n]), _mm256_srai_epi16(low[n], 8)));
-        store(carried[n] + 16, _mm256_add_epi16(load(carried[n] + 16), _mm256_srai_epi16(high[n], 8)));
-        low[n] = _mm256_and_si256(low[n], low_byte);
-        high[n] = _mm256_and_si256(high[n], low_byte);
-      }
+    for (int n = 0; n < kN; ++n) {
+      store(carried[n], _mm256_add_epi16(load(carried[n]), _mm256_srai_epi16(low[n], 8)));
+      store(carried[n] + 16, _mm256_add_epi16(load(carried[n] + 16), _mm256_srai_epi16(high[n], 8)));
+      low[n] = _mm256_and_si256(low[n], low_byte);
+      high[n] = _mm256_and_si256(high[n], low_byte);
     }
   }
   flush_all();
+}
+
+/// The same for positions of an image, four columns and gains up to 64.
+void gain_positions(const LookupBlock& b) {
+  const int64_t steps = b.units * b.tap_count, most = kHighWindows * b.window_units;
+  GainSteps w;
+  w.table = b.table;
+  w.codes[0] = b.codes;
+  w.codes[1] = b.codes + b.code_half_step;
+  w.gains = b.gains;
+  w.starts = b.starts;
+  w.start_step = b.start_window_step;
+  w.steps = b.steps;
+  w.gain_steps = steps * static_cast<int64_t>(sizeof(int64_t));
+  w.window = b.window_units;
+  for (int64_t i = 0; i < steps; i += w.count) {
+    w.count = most < steps - i ? most : steps - i;
+    GainSums sums;
+    for (int n = 0; n < 4; ++n) {
+      for (int h = 0; h < 32; h += 16) store(sums.high[n] + h, _mm256_setzero_si256());
+    }
+    gain_steps(w, sums);
+    for (int n = 0; n < 4; ++n) {
+      for (int h = 0; h < 2; ++h)
+        flush_split<false>(b.acc + n * b.acc_stride + 8 * h, load(sums.low[n] + 16 * h), load(sums.high[n] + 16 * h),
+                           i == 0);
+    }
+    w.table += w.count * 4 * kCell;
+    w.steps += w.count;
+    w.starts += kHighWindows * w.start_step;
+  }
 }
 
 /// The same for rows, four columns and gains up to 64.
@@ -267,7 +303,8 @@ template <bool kWide, bool kOfRows>
 void gain_columns(const LookupBlock& b) {
   switch (b.columns) {
     case 4:
-      return kOfRows && !kWide ? gain_rows(b) : gain_block<4, kWide, kOfRows>(b);
+      if (kWide) return gain_block<4, kWide, kOfRows>(b);
+      return kOfRows ? gain_rows(b) : gain_positions(b);
     case 3:
       return gain_block<3, kWide, kOfRows>(b);
     case 2:
@@ -327,6 +364,26 @@ void plain_pair(const LookupBlock& b) {
   for (int n = 0; n < b.columns; ++n) plain_block<2, 1>(part(rest, 0, n), true);
 }
 
+/// Starts of windows of a convolution's steps. Multiples of 128 become multiples of 256 but for the first window: the
+/// low bytes of the sums before a window can then take the place of its start's. What is left over goes to the window
+/// before.
+void window_starts(const uint8_t* gains, const int64_t* offsets, int64_t count, int64_t window, int64_t positions,
+                   uint8_t* starts, int64_t window_step) {
+  const __m256i offset = _mm256_set1_epi8(static_cast<char>(128)), odd = _mm256_set1_epi16(128);
+  const int64_t windows = (count + window - 1) / window;
+  for (int64_t p = 0; p < positions; p += 16) {
+    __m256i rest = _mm256_setzero_si256();
+    for (int64_t w = windows - 1; w >= 0; --w) {
+      const int64_t end = (w + 1) * window < count ? (w + 1) * window : count;
+      __m256i start = rest;
+      for (int64_t i = w * window; i < end; ++i)
+        start = _mm256_sub_epi16(start, _mm256_maddubs_epi16(offset, load(gains + offsets[i] + 2 * p)));
+      rest = w > 0 ? _mm256_and_si256(start, odd) : _mm256_setzero_si256();
+      store(starts + w * window_step + 2 * p, _mm256_sub_epi16(start, rest));
+    }
+  }
+}
+
 void plain(const LookupBlock& b) {
   for (int p = 0; p < b.panels; p += 2) {
     const bool pair = b.panels - p >= 2;
@@ -351,34 +408,40 @@ void lookup(const LookupBlock& b) {
 constexpr uint8_t kRowPlaces[kRows] = {0, 1, 2,  3,  4,  5,  6,  7,  16, 17, 18, 19, 20, 21, 22, 23,
                                        8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31};
 
+static constexpr LookupKernels make_kernels() {
+  LookupKernels k = {
+      "pair16x4",
+      DirectionForm::kPairs,
+      kRows,
+      /*unit=*/2,
+      /*encode_panels=*/kEncodePanelsAvx2,
+      /*code_planes=*/2,
+      /*code_bytes=*/1,
+      /*gain_bytes=*/2,
+      /*start_element=*/2,
+      /*block_panels=*/2,
+      kColumns,
+      /*gather_rows=*/14,
+      [](int64_t units, int reach) -> int64_t {
+        const int64_t window = window_units_avx2(reach);
+        return reach > 0 ? (units + window - 1) / window * 2 * kRows : 0;
+      },
+      [](int64_t, int reach) -> int64_t { return window_units_avx2(reach); },
+      encode_scratch_avx2,
+      encode_avx2,
+      lookup,
+      finish_rows_avx2,
+      finish_planes_avx2,
+      gather_row_avx2,
+      scale_columns_avx2,
+      /*plane_lines=*/false,
+      kRowPlaces,
+  };
+  k.window_starts = window_starts;
+  return k;
+}
+
 extern const LookupKernels kLookupAvx2;
-const LookupKernels kLookupAvx2 = {
-    "pair16x4",
-    DirectionForm::kPairs,
-    kRows,
-    /*unit=*/2,
-    /*encode_panels=*/kEncodePanelsAvx2,
-    /*code_planes=*/2,
-    /*code_bytes=*/1,
-    /*gain_bytes=*/2,
-    /*start_element=*/2,
-    /*block_panels=*/2,
-    kColumns,
-    /*gather_rows=*/14,
-    [](int64_t units, int reach) -> int64_t {
-      const int64_t window = window_units_avx2(reach);
-      return reach > 0 ? (units + window - 1) / window * 2 * kRows : 0;
-    },
-    [](int64_t, int reach) -> int64_t { return window_units_avx2(reach); },
-    encode_scratch_avx2,
-    encode_avx2,
-    lookup,
-    finish_rows_avx2,
-    finish_planes_avx2,
-    gather_row_avx2,
-    scale_columns_avx2,
-    /*plane_lines=*/false,
-    kRowPlaces,
-};
+const LookupKernels kLookupAvx2 = make_kernels();
 
 }  // namespace lutc::kernels
