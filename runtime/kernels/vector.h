@@ -13,6 +13,16 @@ namespace lutc::kernels {
 
 enum class Activation : int { kNone, kRelu, kGelu, kGeluTanh, kSilu, kTanh, kSigmoid };
 
+/// Integer sums [column][row], and where what they become goes.
+struct SumColumns {
+  const int32_t* sums;
+  int64_t stride;  ///< from one column to the next
+  const float *scale, *bias;
+  float* y;
+  int64_t y_stride;
+  int64_t columns, rows;
+};
+
 struct VectorKernels {
   using Unary = void (*)(const float* x, float* y, int64_t n);
   using Binary = void (*)(const float* a, const float* b, float* y, int64_t n);
@@ -65,6 +75,9 @@ struct VectorKernels {
                        bool activation_after_residual, float* y, int64_t n);
 
   Binary maximum_f32;  ///< NaN where either is NaN
+
+  /// y = activation(float(sum) * scale[column] + bias[column]), the multiply-add fused where the ISA does.
+  void (*activate_sums)(Activation activation, const SumColumns& columns);
 };
 
 /// Never null; falls back to the scalar table when the library was built without this ISA.

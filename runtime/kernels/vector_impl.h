@@ -179,24 +179,45 @@ void mul_scalar(const float* a, float b, float* y, int64_t n) {
   map(n, y, [=](auto at) { return V::mul(at(a), s); });
 }
 
-void activate(Activation activation, const float* x, float* y, int64_t n) {
+template <class F>
+void finish_sums(const SumColumns& columns) {
+  const SumColumns s = columns;  // which nothing stored here changes
+  for (int64_t n = 0; n < s.columns; ++n) {
+    const float* sums = reinterpret_cast<const float*>(s.sums + n * s.stride);
+    const Float scale = V::set1(s.scale[n]), bias = V::set1(s.bias[n]);
+    map(s.rows, s.y + n * s.y_stride,
+        [=](auto at) { return F::apply(V::fma(V::to_float(V::as_int(at(sums))), scale, bias)); });
+  }
+}
+
+/// fn(function of that name); none is a copy.
+template <class Fn>
+LUTC_INLINE void with_function(Activation activation, const Fn& fn) {
   switch (activation) {
     case Activation::kNone:
-      if (x != y) unary<Copy>(x, y, n);
-      return;
+      return fn(Copy());
     case Activation::kRelu:
-      return unary<Relu>(x, y, n);
+      return fn(Relu());
     case Activation::kGelu:
-      return unary<Gelu>(x, y, n);
+      return fn(Gelu());
     case Activation::kGeluTanh:
-      return unary<GeluTanh>(x, y, n);
+      return fn(GeluTanh());
     case Activation::kSilu:
-      return unary<Silu>(x, y, n);
+      return fn(Silu());
     case Activation::kTanh:
-      return unary<Tanh>(x, y, n);
+      return fn(Tanh());
     case Activation::kSigmoid:
-      return unary<Sigmoid>(x, y, n);
+      return fn(Sigmoid());
   }
+}
+
+void activate(Activation activation, const float* x, float* y, int64_t n) {
+  if (activation == Activation::kNone && x == y) return;
+  with_function(activation, [=](auto function) { unary<decltype(function)>(x, y, n); });
+}
+
+void activate_sums(Activation activation, const SumColumns& columns) {
+  with_function(activation, [&](auto function) { finish_sums<decltype(function)>(columns); });
 }
 
 float max_of(const float* x, int64_t n) {
@@ -406,7 +427,8 @@ constexpr VectorKernels make_vector_kernels() {
           rms_norm_rows,
           scale_shift,
           epilogue_row,
-          maximum};
+          maximum,
+          activate_sums};
 }
 
 }  // namespace

@@ -86,6 +86,32 @@ void reductions(const VectorKernels& k) {
   }
 }
 
+/// Integer sums become outputs in one go as they do in two, and nothing else is written.
+void sums(const VectorKernels& k) {
+  using lutc::kernels::Activation;
+  constexpr Activation kAll[] = {Activation::kNone, Activation::kRelu, Activation::kGelu,   Activation::kGeluTanh,
+                                 Activation::kSilu, Activation::kTanh, Activation::kSigmoid};
+  // powers of two: fused or not, one rounding
+  const float scale[] = {0x1p-13f, -0x1p-15f, 0x1p-12f}, bias[] = {0.3f, -0.7f, 0.0f};
+  for (const Activation activation : kAll) {
+    for (int64_t rows = 1; rows <= 50; ++rows) {
+      const int64_t stride = rows + 5, y_stride = rows + 3;
+      std::vector<int32_t> x(static_cast<size_t>(3 * stride));
+      std::vector<float> y(static_cast<size_t>(3 * y_stride), 7.0f), one(static_cast<size_t>(rows)), expected = one;
+      for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<int32_t>(i * 7919 % 40001) - 20000;
+      k.activate_sums(activation, {x.data(), stride, scale, bias, y.data(), y_stride, 3, rows});
+      for (int64_t n = 0; n < 3; ++n) {
+        for (int64_t r = 0; r < rows; ++r)
+          one[static_cast<size_t>(r)] =
+              std::fma(static_cast<float>(x[static_cast<size_t>(n * stride + r)]), scale[n], bias[n]);
+        k.activate(activation, one.data(), expected.data(), rows);
+        CHECK(std::memcmp(y.data() + n * y_stride, expected.data(), static_cast<size_t>(rows) * 4) == 0);
+        for (int64_t r = rows; r < y_stride; ++r) CHECK(y[static_cast<size_t>(n * y_stride + r)] == 7.0f);
+      }
+    }
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -104,6 +130,7 @@ int main() {
     };
     for (const Case& c : cases) check(c, lutc::kernels::isa_name(isa));
     reductions(k);
+    sums(k);
   }
   return lutc_test::result();
 }

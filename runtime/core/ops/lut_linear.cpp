@@ -206,7 +206,7 @@ class LutLinear final : public LutConsumer {
     if (job.by_features) {
       f.y = job.y + column * job.rows + row;
       f.y_stride = job.rows;
-      finish_features(f, acc);
+      finish_features(f);
       return;
     }
     f.y = job.y + at;
@@ -241,14 +241,9 @@ class LutLinear final : public LutConsumer {
   }
 
   /// As finish(), feature by feature, as the sums lie.
-  void finish_features(const kernels::FinishBlock& f, int32_t* acc) const {
-    const bool in_place = !is_simple() && kernels_->scale_columns != nullptr;
-    in_place ? kernels_->scale_columns(f) : kernels_->finish_planes(f);
-    if (is_simple()) return;
-    for (int64_t n = 0; n < f.columns; ++n) {
-      float* y = f.y + n * f.y_stride;
-      vector_->activate(activation_, in_place ? reinterpret_cast<float*>(acc + n * f.acc_stride) : y, y, f.rows);
-    }
+  void finish_features(const kernels::FinishBlock& f) const {
+    if (is_simple()) return kernels_->finish_planes(f);
+    vector_->activate_sums(activation_, {f.acc, f.acc_stride, f.scale, f.bias, f.y, f.y_stride, f.columns, f.rows});
   }
 
   /// Rows [begin / blocks ...) by whole table rows, 64 columns an item.

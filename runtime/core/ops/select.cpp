@@ -26,6 +26,10 @@ void where_row(const uint8_t* c, int64_t sc, const T* x, int64_t sx, const T* y,
     const T value = *x;
 #pragma GCC ivdep
     for (int64_t i = 0; i < n; ++i) out[i] = pick(c[i], value, y[i]);
+  } else if (sc == 1 && sx == 0 && sy == 0) {
+    const T value = *x, other = *y;
+#pragma GCC ivdep
+    for (int64_t i = 0; i < n; ++i) out[i] = pick(c[i], value, other);
   } else {
     for (int64_t i = 0; i < n; ++i) out[i] = c[i * sc] != 0 ? x[i * sx] : y[i * sy];
   }
