@@ -13,6 +13,8 @@
 namespace lutc::kernels {
 namespace {
 
+/// Images of so many bytes are in a level 2 cache: nothing of them is worth fetching ahead (measured).
+constexpr int64_t kNearBytes = 256 << 10;
 /// Up to this many rows are encoded one by one (measured).
 constexpr int64_t kSingleRows = 5;
 
@@ -405,7 +407,8 @@ void encode_panels(const EncodeView& e, const EncodeInput& in, uint8_t* panel, i
   if (!e.projected && !by_rows) {
     e.has_offset ? slots_of_pixels<kR, true>(e, in.x, in.feature_stride, in.rows, s.slots)
                  : slots_of_pixels<kR, false>(e, in.x, in.feature_stride, in.rows, s.slots);
-    return score_any<kR>(e, s.slots, in.x + kR * kRows, in.feature_stride, panel, panel_bytes);
+    const bool near = e.features * in.feature_stride * 4 <= kNearBytes;
+    return score_any<kR>(e, s.slots, near ? nullptr : in.x + kR * kRows, in.feature_stride, panel, panel_bytes);
   }
   for (int r = 0; r < kR; ++r) {
     const int64_t rows = in.rows - r * kRows < kRows ? in.rows - r * kRows : kRows;

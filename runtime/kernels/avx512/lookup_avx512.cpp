@@ -48,28 +48,60 @@ LUTC_INLINE __m512 finish(const FinishBlock& f, __m512 y, __mmask16 mask, int64_
 
 LUTC_INLINE __mmask16 first_lanes(int64_t n) { return n >= 16 ? 0xffff : static_cast<__mmask16>((1u << n) - 1); }
 
+/// Sums of `columns` times 16 * panels positions, column after column, as outputs: what is left of a plane.
+__attribute__((noinline)) void finish_rest(const FinishBlock& f, int64_t row, int64_t column, const __m512i* acc,
+                                           int panels, int columns) {
+  for (int n = 0; n < columns; ++n) {
+    const __m512 scale = _mm512_set1_ps(f.scale[column + n]), bias = _mm512_set1_ps(f.bias[column + n]);
+    for (int p = 0; p < panels && f.rows > row + p * 16; ++p) {
+      const int64_t at = (column + n) * f.y_stride + row + p * 16;
+      const __mmask16 mask = first_lanes(f.rows - row - p * 16);
+      const __m512 y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[n * panels + p]), scale, bias);
+      _mm512_mask_storeu_ps(f.y + at, mask, finish(f, y, mask, at));
+    }
+  }
+}
+
+/// How a block's sums become outputs: max(y, floor), or with a residual added before that or after it.
+enum class Residual { kNone, kFirst, kLast };
+
+template <int kP, int kN, Residual kResidual>
+LUTC_INLINE void finish_whole(const FinishBlock& f, int64_t row, int64_t column, const __m512i (&acc)[kP][kN]) {
+  const __m512 floor = _mm512_set1_ps(f.relu ? 0.0f : -__builtin_inff());
+  const float *scales = f.scale + column, *biases = f.bias + column;
+  const int64_t stride = f.y_stride, at = column * stride + row;
+  float* to = f.y + at;
+  const float* from = f.residual + (kResidual == Residual::kNone ? 0 : at);
+#pragma GCC unroll 6
+  for (int n = 0; n < kN; ++n, to += stride, from += kResidual == Residual::kNone ? 0 : stride) {
+    const __m512 scale = _mm512_set1_ps(scales[n]), bias = _mm512_set1_ps(biases[n]);
+#pragma GCC unroll 4
+    for (int p = 0; p < kP; ++p) {
+      __m512 y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[p][n]), scale, bias);
+      if constexpr (kResidual == Residual::kFirst) y = _mm512_add_ps(y, _mm512_loadu_ps(from + p * 16));
+      y = _mm512_max_ps(y, floor);
+      if constexpr (kResidual == Residual::kLast) y = _mm512_add_ps(y, _mm512_loadu_ps(from + p * 16));
+      _mm512_storeu_ps(to + p * 16, y);
+    }
+  }
+}
+
 /// Sums of 16 * kP positions from `row` on, of the columns from `column` on, as outputs.
 template <int kP, int kN>
 LUTC_INLINE void finish_sums(const FinishBlock& f, int64_t row, int64_t column, const __m512i (&acc)[kP][kN]) {
-  const bool whole = f.rows - row >= 16 * kP, plain = f.residual == nullptr;
-  const __m512 floor = _mm512_set1_ps(f.relu ? 0.0f : -__builtin_inff());
-  int64_t at = column * f.y_stride + row;
+  if (f.rows - row < 16 * kP) {
+    __m512i sums[kN * kP];
 #pragma GCC unroll 6
-  for (int n = 0; n < kN; ++n, at += f.y_stride) {
-    const __m512 scale = _mm512_set1_ps(f.scale[column + n]), bias = _mm512_set1_ps(f.bias[column + n]);
+    for (int n = 0; n < kN; ++n) {
 #pragma GCC unroll 4
-    for (int p = 0; p < kP; ++p) {
-      const __m512 y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[p][n]), scale, bias);
-      if (whole && plain) {
-        _mm512_storeu_ps(f.y + at + p * 16, _mm512_max_ps(y, floor));
-      } else if (whole) {
-        _mm512_storeu_ps(f.y + at + p * 16, finish(f, y, 0xffff, at + p * 16));
-      } else if (f.rows > row + p * 16) {
-        const __mmask16 mask = first_lanes(f.rows - row - p * 16);
-        _mm512_mask_storeu_ps(f.y + at + p * 16, mask, finish(f, y, mask, at + p * 16));
-      }
+      for (int p = 0; p < kP; ++p) sums[n * kP + p] = acc[p][n];
     }
+    return finish_rest(f, row, column, sums, kP, kN);
   }
+  if (f.residual == nullptr) return finish_whole<kP, kN, Residual::kNone>(f, row, column, acc);
+  // Without a relu it is the same, and NaN passes.
+  f.residual_first&& f.relu ? finish_whole<kP, kN, Residual::kFirst>(f, row, column, acc)
+                            : finish_whole<kP, kN, Residual::kLast>(f, row, column, acc);
 }
 
 /// `tiles` times kP panels, times `blocks` times kN columns, over all taps and units; kSteps: where codes are found is
