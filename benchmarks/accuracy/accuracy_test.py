@@ -89,6 +89,7 @@ def test_verdict_takes_the_fastest_that_loses_no_more():
     assert found["3 %"]["ratio"] == pytest.approx(3.0) and found["3 %"]["met"]
     assert not found["1 %"]["sure"]  # the interval reaches beyond the budget
     assert "interval unknown" in verdict.line({**rows[0], "interval": None})
+    assert "same 0.976" in verdict.line({**rows[0], "agreement": 0.976}) and "same" not in verdict.line(rows[0])
     assert all(verdict.line(each) for each in rows) and all(verdict.goal_line(each) for each in found.values())
 
 

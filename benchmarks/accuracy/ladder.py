@@ -66,8 +66,9 @@ def climb(
 def line(row: dict[str, Any]) -> str:
     """A row for people."""
     low, high = row["interval"]["drop"]
+    same = f"  same {row['agreement']:.3f}" if "agreement" in row else ""
     mark = "" if row["equal_lookups"] else "  (other lookups)"
     return (
         f"{row['task']:8}{row['model']:9} {row['at']:42} {row['after']:.4f} ({row['before']:.4f})  "
-        f"drop {row['drop']:+.4f} [{low:+.4f}, {high:+.4f}]  cos {row['cosine']:.3f}{mark}"
+        f"drop {row['drop']:+.4f} [{low:+.4f}, {high:+.4f}]  cos {row['cosine']:.3f}{same}{mark}"
     )

@@ -52,10 +52,11 @@ def line(row: Row) -> str:
     ratio = best_ratio(row)
     speed = f"  {row['ours_us'] / 1e3:8.3f} ms" if row.get("ours_us") else " " * 13
     against = f"  x best int8 {ratio:5.2f}" if ratio is not None else ""
+    same = f"  same {row['agreement']:.3f}" if "agreement" in row else ""
     name = f"{row['form']}, {row['method']}" + (f" {row['minutes']:g} min" if row["minutes"] else "")
     return (
         f"{row['task']:8}{row['model']:9}{row['isa']:7} {name:40} {row['after']:.4f} ({row['before']:.4f})  "
-        f"drop {row['drop']:+.4f} {interval}  cos {row['cosine']:.3f}{speed}{against}"
+        f"drop {row['drop']:+.4f} {interval}  cos {row['cosine']:.3f}{same}{speed}{against}"
     )
 
 
