@@ -24,7 +24,7 @@ from lutc.load import load_model
 from lutc.pack import pack
 from lutc.write import write_artifact
 
-TARGETS = {"avx512": "x86-64-v4", "avx2": "x86-64-v3", "scalar": "scalar"}
+TARGETS = {"avx512": "x86-64-v4", "avxvnni": "x86-64-v3-vnni", "avx2": "x86-64-v3", "scalar": "scalar"}
 
 _KEPT_S = 3600
 

@@ -27,7 +27,7 @@ UNLIMITED = "ONNX Runtime has no switch that holds it to AVX2: it used all that 
 
 def add_options(parser: argparse.ArgumentParser, threads: str = "1") -> None:
     """`--isa` and, unless its default is empty, `--threads`."""
-    parser.add_argument("--isa", default="native", help="native, avx512, avx2; several separated by commas")
+    parser.add_argument("--isa", default="native", help="native, avx512, avxvnni, avx2; several separated by commas")
     if threads:
         parser.add_argument("--threads", default=threads, help="numbers of threads, separated by commas")
 

@@ -282,7 +282,7 @@ double clock_hz() {
 Isa isa_of_target(const std::string& target) {
   if (target == "avx512" || target == "x86-64-v4") return Isa::kAvx512;
   if (target == "avx2" || target == "x86-64-v3") return Isa::kAvx2;
-  if (target == "avxvnni") return Isa::kAvxVnni;
+  if (target == "avxvnni" || target == "x86-64-v3-vnni") return Isa::kAvxVnni;
   if (target != "native") return Isa::kScalar;
   const auto table = lutc::kernels::default_table();
   check(table.status());

@@ -10,7 +10,7 @@ from lutc.fuse.rewrites.constants import drop_unused
 from lutc.ir.expand import INPUTS, TableFactors, expanded
 from lutc.plan import Plan
 
-TARGETS = ("native", "x86-64-v3", "x86-64-v4", "aarch64", "aarch64-android", "scalar")
+TARGETS = ("native", "x86-64-v3", "x86-64-v3-vnni", "x86-64-v4", "aarch64", "aarch64-android", "scalar")
 
 CANONICAL = "ckn"
 
@@ -28,7 +28,7 @@ def resolve_target(target: str) -> str:
 
 def wants_narrow_tables(target: str) -> bool:
     """Whether the kernels of a target (resolved) sum 16-bit products: faster where entries have fewer than 8 bits."""
-    return target == "x86-64-v3"
+    return target in ("x86-64-v3", "x86-64-v3-vnni")
 
 
 def pack(plan: Plan, target: str) -> None:
@@ -88,4 +88,5 @@ def _few_rows(plan: Plan, target: str) -> set[int]:
 
 def _native() -> str:
     """The target of this CPU."""
-    return {"avx512": "x86-64-v4", "avx2": "x86-64-v3"}.get(_runtime.available_isas()[-1], "scalar")
+    targets = {"avx512": "x86-64-v4", "avxvnni": "x86-64-v3-vnni", "avx2": "x86-64-v3"}
+    return targets.get(_runtime.available_isas()[-1], "scalar")

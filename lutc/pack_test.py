@@ -37,7 +37,7 @@ def lookup_plan(*rows: int | str) -> Plan:
     return plan
 
 
-@pytest.mark.parametrize("target", ["x86-64-v3", "x86-64-v4"])
+@pytest.mark.parametrize("target", ["x86-64-v3", "x86-64-v3-vnni", "x86-64-v4"])
 @pytest.mark.parametrize(("rows", "canonical"), [
     ((1,), True), ((3, 1), True), ((300,), False), ((1, 300), False), (("n",), False), ((1, "n"), False),
 ])  # fmt: skip

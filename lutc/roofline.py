@@ -66,7 +66,7 @@ def measure_peaks(isa: str, constant_bytes: int) -> dict[str, float]:
     """Peak rates of this core, per second; takes about a quarter of a second.
 
     Args:
-        isa: whose instructions: "scalar", "avx2" or "avx512".
+        isa: whose instructions: "scalar", "avx2", "avxvnni" or "avx512".
         constant_bytes: of the model's weights and tables in all.
     """
     low, high = _MEMORY_BYTES

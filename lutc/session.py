@@ -96,7 +96,7 @@ class InferenceSession:
             provider_options: accepted likewise.
             threads: how many to use at most; None or 0: every CPU that affinity and the cgroup's quota grant this
                 process, which is also the most.
-            isa: "scalar", "avx2" or "avx512"; None: the environment variable LUTC_ISA, else the best of this CPU.
+            isa: "scalar", "avx2", "avxvnni" or "avx512"; None: what LUTC_ISA names, else the best of this CPU.
             memory_limit: bytes that intermediate results and outputs of one run may take; None: the memory granted to
                 the process.
             map_file: False reads the file into private memory instead of mapping it.
@@ -173,7 +173,7 @@ class InferenceSession:
 
     @property
     def isa(self) -> str:
-        """Name of the kernels in use: "scalar", "avx2" or "avx512"."""
+        """Name of the kernels in use: "scalar", "avx2", "avxvnni" or "avx512"."""
         return self._session.isa
 
     @property

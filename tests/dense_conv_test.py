@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from lutc._ort import ort_session
 from tests import conv_sizes
 from tests.one_node import single_node
-from tests.one_step import ISAS, normal, run_step
+from tests.one_step import MAIN_ISAS, normal, run_step
 
-isas = st.sampled_from(ISAS)
+isas = st.sampled_from(MAIN_ISAS)
 
 
 def by_ort(op: str, inputs: list, **attrs) -> np.ndarray:
@@ -56,7 +56,7 @@ def test_conv(data, spatial, batch, bias, isa):
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("isa", MAIN_ISAS)
 @conv_sizes.parametrize
 @pytest.mark.parametrize("stride", [1, 2])
 def test_of_model_sizes(isa, channels, outputs, size, kernel, group, stride):
@@ -176,14 +176,14 @@ def test_1x1_conv(channels, size, outputs, constant, isa, threads):
     np.testing.assert_allclose(ours, by_ort("Conv", [x, w]), rtol=1e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("isa", MAIN_ISAS)
 def test_conv_of_zeros_is_its_bias(isa):
     x, w, b = np.zeros((1, 16, 9, 9), np.float32), normal(2, 16, 16, 3, 3), normal(3, 16)
     (ours,) = run_step("conv", [x, w, b], {"pads": [1, 1, 1, 1]}, constant=[1, 2], isa=isa)
     np.testing.assert_array_equal(ours, np.broadcast_to(b[:, None, None], ours.shape))
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("isa", MAIN_ISAS)
 @pytest.mark.parametrize("group", [1, 6])
 @pytest.mark.parametrize("after", [0, 1])
 @pytest.mark.parametrize("activation", ["relu", "silu", "none"])
@@ -272,7 +272,7 @@ def test_pools_of_models(op, window, height, width, pads, nan, isa, threads):
     np.testing.assert_allclose(ours, exact, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("isa", MAIN_ISAS)
 @pytest.mark.parametrize("shape", [(2, 3, 7), (1, 5, 4, 9), (2, 2, 3, 3, 3), (0, 3, 4, 4), (1, 1, 64, 65)])
 def test_global_pools(isa, shape):
     x = normal(1, *shape)
@@ -283,7 +283,7 @@ def test_global_pools(isa, shape):
     np.testing.assert_array_equal(top, x.max(axis=axes, keepdims=True))
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("isa", MAIN_ISAS)
 def test_maxima_keep_nan_and_infinity(isa):
     x = np.full((1, 3, 6, 6), -np.inf, np.float32)
     x[0, 0, 2, 2], x[0, 1, 2, 2] = np.nan, np.inf

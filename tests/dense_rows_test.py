@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from lutc._ort import ort_session
 from lutc.plan import Plan, Port, Step
 from tests.one_node import single_node
-from tests.one_step import ISAS, normal, run_step
+from tests.one_step import MAIN_ISAS, normal, run_step
 from tests.plan_session import plan_session
 
-isas = st.sampled_from(ISAS)
+isas = st.sampled_from(MAIN_ISAS)
 lengths = st.sampled_from([1, 2, 7, 15, 16, 17, 31, 33, 63, 64, 65, 100, 384])
 
 
@@ -53,7 +53,7 @@ def test_add_layer_normalization(rows, d, bias, outputs, isa):
         np.testing.assert_array_equal(ours[1], a + r)
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("isa", MAIN_ISAS)
 @pytest.mark.parametrize("used_again", [(), ("a",), ("r",), ("a", "r")])
 def test_add_layer_normalization_takes_the_place_of_an_operand_that_ends_there(used_again, isa):
     a, r, scale, bias = normal(1, 3, 100), normal(2, 3, 100), normal(3, 100), normal(4, 100)
@@ -80,7 +80,7 @@ def test_add_layer_normalization_takes_the_place_of_an_operand_that_ends_there(u
         np.testing.assert_array_equal(other, {"a": a, "r": r}[name])
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("isa", MAIN_ISAS)
 def test_layer_normalization_over_several_axes_with_statistics(isa):
     x, scale = normal(1, 3, 4, 5), normal(2, 4, 5)
     ours = run_step("layer_normalization", [x, scale], {"axis": 1}, outputs=3, isa=isa)
@@ -123,7 +123,7 @@ def test_softmax(shape, data, isa):
     np.testing.assert_allclose(logs, np.log(exact), rtol=1e-6, atol=3e-6)
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("isa", MAIN_ISAS)
 @pytest.mark.parametrize("op", ["Softmax", "LogSoftmax"])
 def test_softmax_of_nan_and_infinity_is_onnx_runtimes(isa, op):
     x = normal(1, 6, 21)
@@ -135,7 +135,7 @@ def test_softmax_of_nan_and_infinity_is_onnx_runtimes(isa, op):
     assert np.isnan(ours[4, 2])
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("isa", MAIN_ISAS)
 @pytest.mark.parametrize("form", ["none", "tanh"])
 def test_gelu(isa, form):
     x = np.concatenate([np.linspace(-12, 12, 5001), [0.0, -0.0, 1e-30, 50, -50]]).astype(np.float32)

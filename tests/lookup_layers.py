@@ -9,7 +9,7 @@ import pytest
 
 kernels = pytest.importorskip("lutc._runtime").kernels
 
-ISAS = kernels.isas()
+ISAS = [isa for isa in kernels.isas() if isa != "avxvnni"]  # whose lookups are AVX2's
 
 
 @dataclass

@@ -13,6 +13,9 @@ from tests.plan_session import plan_session
 
 ISAS: list[str] = _runtime.available_isas()
 
+MAIN_ISAS: list[str] = [isa for isa in ISAS if isa != "avxvnni"]
+"""Those that do not share all kernels but dense int8 with another one."""
+
 
 def normal(seed: int, *shape: int) -> np.ndarray:
     """Random float32 numbers of zero mean and unit variance."""

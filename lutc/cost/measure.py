@@ -63,7 +63,7 @@ def measure(
     """Measures the kernels of an ISA on this machine, a few minutes for the full grid.
 
     Args:
-        isa: "scalar", "avx2" or "avx512".
+        isa: "scalar", "avx2", "avxvnni" or "avx512".
         progress: Receives progress.
         grid: What to measure; all that forms depend on by default.
         rates: As `reading_rates` returns them; measured by default.

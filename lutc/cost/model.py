@@ -30,7 +30,7 @@ class CostModel:
     """Prices of the kernels of one ISA on one machine.
 
     Attributes:
-        isa: "scalar", "avx2" or "avx512".
+        isa: "scalar", "avx2", "avxvnni" or "avx512".
         machine: The CPU they were measured on.
         source: "measured" on this machine, or "shipped" with lutc.
         prices: By family of steps (`lutc.cost.terms`).

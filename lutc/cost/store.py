@@ -15,6 +15,7 @@ from lutc.errors import UsageError
 
 ISAS = {
     "x86-64-v4": "avx512",
+    "x86-64-v3-vnni": "avxvnni",
     "x86-64-v3": "avx2",
     "scalar": "scalar",
     "aarch64": "scalar",

@@ -66,6 +66,7 @@ class Kernels:
 
 KERNELS: Mapping[str, Kernels] = {
     "avx512": Kernels(16, 16, 4, 4, 6, 5, 8, 16, 14, 16, 4, 16, 4, True, True, False),
+    "avxvnni": Kernels(32, 32, 2, 2, 4, 0, 12, 8, 6, 6, 4, 8, 2, False, False, True),
     "avx2": Kernels(32, 32, 2, 2, 4, 0, 12, 8, 6, 6, 2, 8, 2, False, False, True),
     "scalar": Kernels(16, 1, 1, 4, 64, 0, _ALWAYS, 4, 4, 1, 2, 8, 1, False, False, False),
 }
