@@ -8,6 +8,7 @@
 #include "core/aligned_buffer.h"
 #include "core/checked.h"
 #include "core/ops/dense_gemm.h"
+#include "core/ops/int8_axis.h"
 #include "core/ops/int8_windows.h"
 #include "core/ops/window.h"
 
@@ -18,35 +19,6 @@ namespace {
 using kernels::Activation;
 using kernels::ConvVector;
 using kernels::Int8ConvKernels;
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }  // a > -b
-int64_t common_divisor(int64_t a, int64_t b) { return b == 0 ? a : common_divisor(b, a % b); }
-
-/// One dim of the planes. Word i of phase p holds pixel i * stride + residue(p) - pad.
-struct Axis {
-  int64_t in, out, pad, stride, dilation;
-  int64_t phases;  ///< residues that taps have modulo the stride
-  int64_t reach;   ///< furthest displacement of a tap
-  int64_t size;    ///< words that outputs and taps reach
-
-  Axis() = default;
-  Axis(const Geometry& g, const Window& w, int d)
-      : in(g.in[d]), out(g.out[d]), pad(g.pads[d]), stride(w.strides[d]), dilation(w.dilations[d]) {
-    phases = std::min(w.kernel[d], period());
-    reach = (w.kernel[d] - 1) * dilation / stride;
-    size = out + reach;
-  }
-  int64_t period() const { return stride / common_divisor(stride, dilation); }
-  int64_t phase(int64_t tap) const { return tap % period(); }
-  int64_t displacement(int64_t tap) const { return tap * dilation / stride; }
-  int64_t residue(int64_t phase) const { return phase * dilation % stride; }
-  /// Words [low, high) of a phase hold the pixels, those outside are border.
-  int64_t low(int64_t phase) const { return std::min(size, ceil_div(pad - residue(phase), stride)); }
-  int64_t high(int64_t phase) const {
-    return std::max(low(phase), std::min(size, ceil_div(in + pad - residue(phase), stride)));
-  }
-  int64_t pixel(int64_t phase, int64_t word) const { return word * stride + residue(phase) - pad; }
-};
 
 class Int8Conv : public OpBase {
  public:
@@ -126,7 +98,7 @@ class Int8Conv : public OpBase {
   /// What follows from the image's shape.
   struct Plan {
     Shape shape;
-    Axis rows, columns;
+    PlaneAxis rows, columns;
     int64_t batch, in_pixels, out_pixels;
     int64_t width;      ///< words of a plane's row; the right border of one row is the left border of the next
     int64_t unit_step;  ///< bytes
@@ -274,13 +246,13 @@ class Int8Conv : public OpBase {
       return step_error(def_, ErrorCode::kOutOfMemory, "the image is too large");
     plan->work = static_cast<double>(plan->out_pixels) * static_cast<double>(outputs_) *
                  static_cast<double>(group_inputs_ * taps());
-    plan->rows = Axis(g, window_, 0);
-    plan->columns = Axis(g, window_, 1);
+    plan->rows = PlaneAxis(g, window_, 0);
+    plan->columns = PlaneAxis(g, window_, 1);
     return place_planes(threads, plan);
   }
 
   Status place_planes(int threads, Plan* plan) const {
-    const Axis &rows = plan->rows, &columns = plan->columns;
+    const PlaneAxis &rows = plan->rows, &columns = plan->columns;
     int64_t shared = columns.reach;
     for (int64_t p = 0; p < columns.phases; ++p) {
       if (columns.low(p) < columns.high(p)) shared = std::min({shared, columns.low(p), columns.size - columns.high(p)});
@@ -419,7 +391,7 @@ class Int8Conv : public OpBase {
 
   /// Copies words of image rows [first, first + count) to every phase; words travel as floats.
   void spread(const Plan& plan, const float* band, int64_t first, int64_t count, float* plane) const {
-    const Axis &rows = plan.rows, &columns = plan.columns;
+    const PlaneAxis &rows = plan.rows, &columns = plan.columns;
     for (int64_t p = 0; p < rows.phases; ++p) {
       const int64_t offset = rows.residue(p) - rows.pad;  // row r of the phase is row r * stride + offset of the image
       const int64_t low = std::max(rows.low(p), first <= offset ? 0 : ceil_div(first - offset, rows.stride));
@@ -443,7 +415,7 @@ class Int8Conv : public OpBase {
 
   /// Where each tap of each unit lies, units outermost: what a block of fewer units needs comes first.
   void place_steps(const Plan& plan, int64_t* steps) const {
-    const Axis &rows = plan.rows, &columns = plan.columns;
+    const PlaneAxis &rows = plan.rows, &columns = plan.columns;
     for (int64_t u = 0; u < window_.kernel[0]; ++u) {
       for (int64_t v = 0; v < window_.kernel[1]; ++v) {
         const int64_t plane = rows.phase(u) * columns.phases + columns.phase(v);
