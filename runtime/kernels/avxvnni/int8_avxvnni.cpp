@@ -15,7 +15,9 @@ constexpr int kRows = 6;
 constexpr int64_t kAhead = 4096;
 
 LUTC_INLINE __m256i first_lanes(int64_t n) {
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n < 0 ? 0 : n < 8 ? n : 8)),
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n < 0   ? 0
+                                                               : n < 8 ? n
+                                                                       : 8)),
                             _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 LUTC_INLINE __m256 load_n(const float* x, int64_t n) {
@@ -83,10 +85,12 @@ void quantise(const float* x, int64_t stride, int64_t rows, int64_t features, ui
       const int64_t left = features - d, count = groups - d / 4 < 8 ? groups - d / 4 : 8;
       const float* from = x + d;
       const __m256i q = left >= 32 ? quantise32([&](int i) { return _mm256_loadu_ps(from + i); }, inv)
-                                   : quantise32([&](int i) {
-                                       const int64_t n = left - i;
-                                       return n > 0 ? load_n(from + i, n) : _mm256_setzero_ps();
-                                     }, inv);
+                                   : quantise32(
+                                         [&](int i) {
+                                           const int64_t n = left - i;
+                                           return n > 0 ? load_n(from + i, n) : _mm256_setzero_ps();
+                                         },
+                                         inv);
       sum = dpbusd(sum, ones, q);
       scatter(q, count, 4 * block, to);
     }

@@ -120,7 +120,7 @@ void block(const Int8ConvBlock& b) {
 }  // namespace
 
 extern const Int8ConvKernels LUTC_VNNI(kInt8ConvAvxVnni);
-const Int8ConvKernels LUTC_VNNI(kInt8ConvAvxVnni) = {kUnit,    kLanes,   kVectors, kColumns, int8_conv_max_abs_avx2,
+const Int8ConvKernels LUTC_VNNI(kInt8ConvAvxVnni) = {kUnit,    kLanes, kVectors, kColumns, int8_conv_max_abs_avx2,
                                                      quantise, block};
 
 }  // namespace lutc::kernels
