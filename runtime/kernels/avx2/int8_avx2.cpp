@@ -1,50 +1,13 @@
 // Dense int8 products with AVX2, exact: vpmaddubsw would saturate, so weights become 16-bit words (four columns x four
 // features a vector) and vpmaddwd multiplies them by four 16-bit integers of a row, broadcast. A column has two partial
 // sums, added at the end. Packed rows are int16, blocks of six rows as [group][row][4].
-#include <immintrin.h>
-
-#include "kernels/int8.h"
+#include "kernels/avx2/int8_common.h"
 
 namespace lutc::kernels {
 namespace {
 
-#define LUTC_INLINE __attribute__((always_inline)) inline
-
 constexpr int kRows = 6;
 constexpr int64_t kAhead = 2048;
-
-LUTC_INLINE __m256i first_lanes(int64_t n) {
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n < 8 ? n : 8)),
-                            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
-LUTC_INLINE __m256 load_n(const float* x, int64_t n) {
-  return n >= 8 ? _mm256_loadu_ps(x) : _mm256_maskload_ps(x, first_lanes(n));
-}
-
-/// The largest |x[d]| of a row.
-LUTC_INLINE float largest_of(const float* x, int64_t n) {
-  const __m256 sign = _mm256_set1_ps(-0.0f);
-  __m256 a = _mm256_setzero_ps(), b = a, c = a, d = a;
-  int64_t i = 0;
-  for (; i + 32 <= n; i += 32) {
-    a = _mm256_max_ps(a, _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i)));
-    b = _mm256_max_ps(b, _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i + 8)));
-    c = _mm256_max_ps(c, _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i + 16)));
-    d = _mm256_max_ps(d, _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i + 24)));
-  }
-  for (; i < n; i += 8) a = _mm256_max_ps(a, _mm256_andnot_ps(sign, load_n(x + i, n - i)));
-  alignas(32) float lanes[8];
-  _mm256_store_ps(lanes, _mm256_max_ps(_mm256_max_ps(a, b), _mm256_max_ps(c, d)));
-  float largest = 0.0f;
-  for (const float lane : lanes) largest = lane > largest ? lane : largest;
-  return largest;
-}
-
-/// 127 / a, finite, 0 for a row of zeros: no product leaves -127 .. 127.
-LUTC_INLINE float inverse_of(float a) {
-  const float inv = a > 0.0f ? 127.0f / a : 0.0f;
-  return inv < __FLT_MAX__ ? inv : __FLT_MAX__;
-}
 
 /// 8 integers of a row as words, zeros behind its end.
 LUTC_INLINE __m128i quantise8(const float* x, __m256 inv, int64_t left) {
@@ -74,40 +37,15 @@ void quantise(const float* x, int64_t stride, int64_t rows, int64_t features, ui
   }
 }
 
-/// Where a block's results go; pointers at its first column and row.
-struct Tile {
-  const float* steps;
-  const int32_t* starts;
-  const float *scale, *bias;
-  bool relu;
-  const float* residual;
-  float* y;
-  int64_t stride;
-  int64_t columns;
-};
-
 /// 8 columns of R rows, from the tile's column `first` on; acc holds the two partial sums of four columns each.
 template <int R>
 LUTC_INLINE void finish(const Tile& t, int64_t first, const __m256i (&acc)[R][2]) {
-  const int64_t columns = t.columns - first;
-  if (columns <= 0) return;
-  const __m256i mask = first_lanes(columns);
-  const __m256 scale = load_n(t.scale + first, columns), bias = load_n(t.bias + first, columns);
-  const __m256 floor = _mm256_set1_ps(t.relu ? 0.0f : -__builtin_inff());
+  if (first >= t.columns) return;
+  const TileColumns c = tile_columns(t, first);
 #pragma GCC unroll 6
   for (int r = 0; r < R; ++r) {
-    const int64_t at = r * t.stride + first;
     const __m256i pairs = _mm256_hadd_epi32(acc[r][0], acc[r][1]);  // columns 0 1 4 5 2 3 6 7
-    const __m256i sum = _mm256_add_epi32(_mm256_permute4x64_epi64(pairs, 0xd8), _mm256_set1_epi32(t.starts[r]));
-    const __m256 step = _mm256_mul_ps(_mm256_set1_ps(t.steps[r]), scale);
-    __m256 y = _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sum), step), bias);
-    y = _mm256_max_ps(floor, y);
-    if (t.residual != nullptr) y = _mm256_add_ps(y, load_n(t.residual + at, columns));
-    if (columns >= 8) {
-      _mm256_storeu_ps(t.y + at, y);
-    } else {
-      _mm256_maskstore_ps(t.y + at, mask, y);
-    }
+    finish_row(t, c, r, _mm256_add_epi32(_mm256_permute4x64_epi64(pairs, 0xd8), _mm256_set1_epi32(t.starts[r])));
   }
 }
 

@@ -2,52 +2,15 @@
 // integers of a row, broadcast. A block is up to six rows times a panel and lies as [group][row][4].
 #include <cstring>
 
+#include "kernels/avx2/int8_common.h"
 #include "kernels/avxvnni/dpbusd.h"
-#include "kernels/int8.h"
 
 namespace lutc::kernels {
 namespace {
 
-#define LUTC_INLINE __attribute__((always_inline)) inline
-
 constexpr int kRows = 6;
 /// A single block reads weights this far ahead, as they come from memory.
 constexpr int64_t kAhead = 4096;
-
-LUTC_INLINE __m256i first_lanes(int64_t n) {
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n < 0   ? 0
-                                                               : n < 8 ? n
-                                                                       : 8)),
-                            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
-LUTC_INLINE __m256 load_n(const float* x, int64_t n) {
-  return n >= 8 ? _mm256_loadu_ps(x) : _mm256_maskload_ps(x, first_lanes(n));
-}
-
-/// The largest |x[d]| of a row.
-LUTC_INLINE float largest_of(const float* x, int64_t n) {
-  const __m256 sign = _mm256_set1_ps(-0.0f);
-  __m256 a = _mm256_setzero_ps(), b = a, c = a, d = a;
-  int64_t i = 0;
-  for (; i + 32 <= n; i += 32) {
-    a = _mm256_max_ps(a, _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i)));
-    b = _mm256_max_ps(b, _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i + 8)));
-    c = _mm256_max_ps(c, _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i + 16)));
-    d = _mm256_max_ps(d, _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i + 24)));
-  }
-  for (; i < n; i += 8) a = _mm256_max_ps(a, _mm256_andnot_ps(sign, load_n(x + i, n - i)));
-  alignas(32) float lanes[8];
-  _mm256_store_ps(lanes, _mm256_max_ps(_mm256_max_ps(a, b), _mm256_max_ps(c, d)));
-  float largest = 0.0f;
-  for (const float lane : lanes) largest = lane > largest ? lane : largest;
-  return largest;
-}
-
-/// 127 / a, finite, 0 for a row of zeros: no product leaves -127 .. 127.
-LUTC_INLINE float inverse_of(float a) {
-  const float inv = a > 0.0f ? 127.0f / a : 0.0f;
-  return inv < __FLT_MAX__ ? inv : __FLT_MAX__;
-}
 
 /// 32 integers of a row, zeros behind its end; read(i) loads eight floats from x + i on.
 template <class Read>
@@ -102,40 +65,14 @@ void quantise(const float* x, int64_t stride, int64_t rows, int64_t features, ui
   }
 }
 
-/// Where a panel's results go; pointers at its first column and the block's first row.
-struct Tile {
-  const float* steps;
-  const int32_t* starts;
-  const float *scale, *bias;
-  bool relu;
-  const float* residual;
-  float* y;
-  int64_t stride;
-  int64_t columns;
-};
-
 template <int R>
 LUTC_INLINE void finish(const Tile& t, const __m256i (&acc)[R][2]) {
-  const __m256 floor = _mm256_set1_ps(t.relu ? 0.0f : -__builtin_inff());
 #pragma GCC unroll 2
   for (int h = 0; h < 2; ++h) {
-    const int64_t columns = t.columns - 8 * h;
-    if (columns <= 0) return;
-    const __m256i mask = first_lanes(columns);
-    const __m256 scale = load_n(t.scale + 8 * h, columns), bias = load_n(t.bias + 8 * h, columns);
+    if (8 * h >= t.columns) return;
+    const TileColumns c = tile_columns(t, 8 * h);
 #pragma GCC unroll 6
-    for (int r = 0; r < R; ++r) {
-      const int64_t at = r * t.stride + 8 * h;
-      const __m256 step = _mm256_mul_ps(_mm256_set1_ps(t.steps[r]), scale);
-      __m256 y = _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(acc[r][h]), step), bias);
-      y = _mm256_max_ps(floor, y);
-      if (t.residual != nullptr) y = _mm256_add_ps(y, load_n(t.residual + at, columns));
-      if (columns >= 8) {
-        _mm256_storeu_ps(t.y + at, y);
-      } else {
-        _mm256_maskstore_ps(t.y + at, mask, y);
-      }
-    }
+    for (int r = 0; r < R; ++r) finish_row(t, c, r, acc[r][h]);
   }
 }
 
