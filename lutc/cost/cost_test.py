@@ -281,6 +281,44 @@ def test_shapes_of_a_model(tmp_path):
     assert [choice.node.name for choice in choices] == [choice.node.name for choice in choose_layers(model)]
 
 
+@pytest.mark.parametrize(
+    ("between", "nonnegative"),
+    [
+        (["Relu"], True),
+        (["Neg"], False),
+        (["Relu", "AveragePool"], True),
+        (["Neg", "Sigmoid"], True),
+        (["Relu", "Neg"], False),
+        (["Relu", "Add"], False),
+        (["Add", "Relu"], True),
+    ],
+)
+def test_images_without_negative_numbers_are_known(tmp_path, between, nonnegative):
+    rng = np.random.default_rng(0)
+    weights = [numpy_helper.from_array(rng.standard_normal((4, 4, 3, 3), dtype=np.float32), f"w{i}") for i in (0, 1)]
+    pads = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    nodes = [helper.make_node("Conv", ["x", "w0"], ["v0"], "first", **pads)]
+    for number, op in enumerate(between):
+        inputs = [f"v{number}", "x"] if op == "Add" else [f"v{number}"]
+        nodes.append(helper.make_node(op, inputs, [f"v{number + 1}"], **(pads if op == "AveragePool" else {})))
+    nodes.append(helper.make_node("Conv", [f"v{len(between)}", "w1"], ["y"], "second", **pads))
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4, 6, 5]) for name in "xy")
+    graph = helper.make_graph(nodes, "g", [x], [y], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "m.onnx")
+    model = canonicalise(load_model(tmp_path / "m.onnx"))
+    choices = choose_layers(model)
+    layers = layer_shapes(model, choices).layers
+    assert [layers[choice.name].nonnegative for choice in choices] == [False, nonnegative]
+
+
+def test_a_kernel_for_unsigned_images_has_prices_of_its_own():
+    conv = LayerShape("conv", 32, 48, image=(20, 24), kernel=(3, 3), pads=(1, 1, 1, 1))
+    behind = dataclasses.replace(conv, nonnegative=True)
+    for isa, kernels in KERNELS.items():
+        plain, unsigned = (works(shape, Form.parse("int8"), isa)[0].family for shape in (conv, behind))
+        assert (plain != unsigned) == (kernels.unsigned_unit > 0)
+
+
 def test_targets_are_listed(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert main(["targets", "--json"]) == 0

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 from lutc.cost.shape import ACTIVATIONS, LayerShape
+from lutc.cost.terms import KERNELS
 from lutc.forms import Form
 
 _SMALL = (64, 96, 192, 64, 160, 256, 64, 384, 32, 64, 10)
@@ -70,7 +71,8 @@ def full_grid(isa: str) -> list[Chain]:
             chains += [linear_chain(form, _LARGE, (1,)), linear_chain(form, _LARGE, (16, 64))]
     for form in _words(_CONV_FORMS):
         parsed = Form.parse(form)
-        chains += [Chain(tuple(_fitting(shapes, parsed))) for shapes in _conv_shapes(slow)]
+        unsigned = parsed.kind == "int8" and KERNELS[isa].unsigned_unit > 0
+        chains += [Chain(tuple(_fitting(shapes, parsed))) for shapes in _conv_shapes(slow, unsigned)]
     chains += list(_epilogues())
     chains += list(_attentions(slow))
     return chains
@@ -94,14 +96,15 @@ def _words(lines: Iterable[str]) -> Iterator[str]:
 
 def _fitting(shapes: Iterable[LayerShape], form: Form) -> Iterator[tuple[LayerShape, Form]]:
     """Shapes with the form where the compiler would give it to them, else fp32."""
-    before = Form()
+    before, activation = Form(), "none"
     for shape in shapes:
         channels = shape.D // shape.group
         # Depthwise layers stay fp32 in the compiler's int8 models, and in chains with activations here.
         fits = channels > 1 or shape.activation == "none" if form.dense else channels >= 8
         taken = form if fits else Form()
-        yield dataclasses.replace(shape, follows_conv=before.kind == taken.kind == "int8"), taken
-        before = taken
+        follows = before.kind == taken.kind == "int8"
+        yield dataclasses.replace(shape, follows_conv=follows, nonnegative=activation == "relu"), taken
+        before, activation = taken, shape.activation
 
 
 def _conv(channels: int, size: int | tuple[int, int], outputs: int, kernel: int = 3, stride: int = 1) -> LayerShape:
@@ -124,8 +127,11 @@ def _with_epilogue(shapes: Iterable[LayerShape]) -> list[LayerShape]:
     ]
 
 
-def _conv_shapes(slow: bool) -> list[list[LayerShape]]:
-    """Chains of convolutions: a small residual network, a large one, separable ones, odd ones, small images."""
+def _conv_shapes(slow: bool, unsigned: bool) -> list[list[LayerShape]]:
+    """Chains of convolutions: a small residual network, a large one, separable ones, odd ones, small images.
+
+    Some once more with epilogues; all where convolutions behind a relu have a kernel of their own (`unsigned`).
+    """
     small = [
         _conv(3, 32, 16), _conv(16, 32, 16), _conv(16, 32, 32, 3, 2), _conv(32, 16, 32), _conv(32, 16, 64, 3, 2),
         _conv(64, 8, 64), _conv(64, 8, 128, 1), _conv(128, 8, 128),
@@ -163,7 +169,8 @@ def _conv_shapes(slow: bool) -> list[list[LayerShape]]:
         _conv(3, (240, 320), 16, 3, 2), _depthwise(16, (120, 160)), _conv(16, (120, 160), 32, 1),
         _depthwise(32, (120, 160), 2), _conv(32, (60, 80), 48, 1), _conv(48, (60, 80), 16),
     ]  # fmt: skip
-    return [small, large, separable, odd, heads, late, wide, _with_epilogue(small), _with_epilogue(separable)]
+    plain = [small, large, separable, odd, heads, late, wide]
+    return plain + [_with_epilogue(shapes) for shapes in (plain if unsigned else (small, separable))]
 
 
 def _epilogues() -> Iterator[Chain]:

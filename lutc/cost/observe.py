@@ -16,7 +16,7 @@ import onnx_ir as ir
 from lutc.cost.shape import LayerShape
 from lutc.forms import LayerChoice
 from lutc.fuse import fuse
-from lutc.plan import Plan
+from lutc.plan import OMITTED, Plan
 from lutc.roofline import constant_bytes
 from lutc.session import InferenceSession
 from lutc.synthetic import synthesise
@@ -24,6 +24,7 @@ from lutc.write import write_artifact
 
 _RUNS = 5
 _PREFIX = "lutc.layer."
+_PASSING_SIGNS = ("average_pool", "global_average_pool", "global_max_pool", "slice", "identity")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +81,7 @@ def layer_shapes(
         for step in plan.steps
         if not all(isinstance(dim, int) for dim in (plan.values[step.outputs[0]].shape or (None,))[:-1])
     }
-    after_conv = _after_convolutions(plan)
+    after_conv, unsigned = _after_convolutions(plan), _nonnegative(plan)
     layers: dict[str, LayerShape] = {}
     rest_seconds, rest_bytes = 0.0, 0
     for step in steps:
@@ -89,8 +90,8 @@ def layer_shapes(
             shape = _READERS[step["op"]](attributes[name], step["inputs"], step["outputs"])
             if shape.kind == "linear" and name in open_rows:
                 shape = dataclasses.replace(shape, open_rows=True)
-            if shape.kind == "conv" and name in after_conv:
-                shape = dataclasses.replace(shape, follows_conv=True)
+            if shape.kind == "conv":
+                shape = dataclasses.replace(shape, follows_conv=name in after_conv, nonnegative=name in unsigned)
             layers[choices[int(name.removeprefix(_PREFIX))].name] = shape
         else:
             rest_seconds += step["microseconds"] * 1e-6
@@ -106,6 +107,22 @@ def _after_convolutions(plan: Plan) -> set[str]:
         if step.op == "conv" and (weight := plan.constant(step.inputs[1])) is not None and weight.shape[1] > 1
     }
     return {step.name for step in plan.steps if step.op == "conv" and step.inputs[0] in dense}
+
+
+def _nonnegative(plan: Plan) -> set[str]:
+    """Names of the convolutions whose input has no negative number, as far as the runtime sees that."""
+    known: set[int] = set()
+    found: set[str] = set()
+    for step in plan.steps:
+        if step.op == "conv" and step.inputs[0] in known:
+            found.add(step.name)
+        relu = step.op == "conv" and step.attrs.get("activation") == "relu"
+        if relu and len(step.inputs) > 3 and step.inputs[3] != OMITTED:  # what is added behind a relu may be negative
+            relu = bool(step.attrs.get("activation_after_residual")) or step.inputs[3] in known
+        passed = step.op in _PASSING_SIGNS and step.inputs[0] in known
+        if relu or passed or step.op in ("relu", "sigmoid", "softmax"):
+            known.add(step.outputs[0])
+    return found
 
 
 def _watch(session: InferenceSession, feeds: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:

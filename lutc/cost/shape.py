@@ -30,6 +30,7 @@ class LayerShape:
         open_rows: Whether a linear layer's rows are left to the run: tables then are laid out for many.
         follows_conv: Whether a convolution's input comes from another one that is not depthwise: in int8, it brings the
             largest magnitude along.
+        nonnegative: Whether a convolution's input is known to have no negative number.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class LayerShape:
     residual: bool = False
     open_rows: bool = False
     follows_conv: bool = False
+    nonnegative: bool = False
 
     @classmethod
     def linear(cls, rows: int, D: int, N: int, *, activation: str = "none", residual: bool = False) -> LayerShape:

@@ -39,6 +39,7 @@ class Kernels:
         gemm_rows: Rows of a register block of the fp32 product.
         int8_rows: Likewise of the int8 product.
         conv_unit: Channels of a word of the int8 convolution.
+        unsigned_unit: Likewise of the kernel for images without negative numbers; 0: there is none.
         conv_lanes: Positions of its vectors.
         conv_vectors: Vectors whose sums are made at once.
         angle: Whether gain codebooks of two features are searched by angle.
@@ -57,6 +58,7 @@ class Kernels:
     gemm_rows: int
     int8_rows: int
     conv_unit: int
+    unsigned_unit: int
     conv_lanes: int
     conv_vectors: int
     angle: bool
@@ -65,10 +67,10 @@ class Kernels:
 
 
 KERNELS: Mapping[str, Kernels] = {
-    "avx512": Kernels(16, 16, 4, 4, 6, 5, 8, 16, 14, 16, 4, 16, 4, True, True, False),
-    "avxvnni": Kernels(32, 32, 2, 2, 4, 0, 12, 8, 6, 6, 4, 8, 2, False, False, True),
-    "avx2": Kernels(32, 32, 2, 2, 4, 0, 12, 8, 6, 6, 2, 8, 2, False, False, True),
-    "scalar": Kernels(16, 1, 1, 4, 64, 0, _ALWAYS, 4, 4, 1, 2, 8, 1, False, False, False),
+    "avx512": Kernels(16, 16, 4, 4, 6, 5, 8, 16, 14, 16, 4, 0, 16, 4, True, True, False),
+    "avxvnni": Kernels(32, 32, 2, 2, 4, 0, 12, 8, 6, 6, 4, 0, 8, 2, False, False, True),
+    "avx2": Kernels(32, 32, 2, 2, 4, 0, 12, 8, 6, 6, 2, 4, 8, 2, False, False, True),
+    "scalar": Kernels(16, 1, 1, 4, 64, 0, _ALWAYS, 4, 4, 1, 2, 0, 8, 1, False, False, False),
 }
 """By ISA."""
 
@@ -388,7 +390,9 @@ def _dense_conv(shape: LayerShape, k: Kernels) -> Work:
 
 def _int8_conv(shape: LayerShape, k: Kernels) -> Work:
     group, out = shape.group, shape.out_image
-    units = _ceil(shape.D // group, k.conv_unit)
+    unsigned = shape.nonnegative and k.unsigned_unit > 0
+    unit = k.unsigned_unit if unsigned else k.conv_unit
+    units = _ceil(shape.D // group, unit)
     per_group = shape.N // group
     vectors = shape.batch * min(out[0] * _ceil(out[1], k.conv_lanes), _ceil(out[0] * (out[1] + 2), k.conv_lanes))
     steps = group * units * shape.taps
@@ -398,13 +402,14 @@ def _int8_conv(shape: LayerShape, k: Kernels) -> Work:
         "steps": _ceil(vectors, k.conv_vectors) * steps * _ceil(per_group, 6),
         "blocks": _ceil(vectors, k.conv_vectors) * _ceil(shape.N, 6),
         "outputs": shape.rows * shape.N,
-        "inputs": shape.in_rows * _up(shape.D, k.conv_unit),
-        "lines": shape.batch * shape.image[0] * _ceil(shape.D, k.conv_unit),
+        "inputs": shape.in_rows * _up(shape.D, unit),
+        "lines": shape.batch * shape.image[0] * _ceil(shape.D, unit),
     }
     if not shape.follows_conv:
         terms["searched"] = float(shape.in_rows * shape.D)
     terms |= _far(shape) | _image_epilogue(shape, k)
-    return Work("int8.depthwise" if group == shape.D else "int8.conv", terms, float(shape.weights))
+    family = "int8.depthwise" if group == shape.D else "int8.conv"
+    return Work(f"{family}.unsigned" if unsigned else family, terms, float(shape.weights))
 
 
 def _attention(shape: LayerShape, form: Form) -> Work:
