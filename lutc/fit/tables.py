@@ -20,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
+from lutc.fit.parallel import blas_threads
+
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Matrix: TypeAlias = Any
@@ -70,8 +72,9 @@ class Moments:
         )
         for a, y in _merged(chunks):
             total.rows += len(a)
-            total.aa += a.T @ a
-            total.ay += a.T @ y
+            with blas_threads(features):
+                total.aa += a.T @ a
+                total.ay += a.T @ y
             total.yy += np.einsum("tn,tn->n", y, y)
             total.a += a.sum(axis=0, dtype=np.float64)
             total.y += y.sum(axis=0, dtype=np.float64)
@@ -217,6 +220,11 @@ def fit_table(train: Moments, held_out: Moments, atoms: Matrix, weights: npt.NDA
         weights: The layer's own, [F, N].
         free: Whether to refit single entries.
     """
+    with blas_threads(len(train.aa)):
+        return _fit_table(train, held_out, atoms, weights, free)
+
+
+def _fit_table(train: Moments, held_out: Moments, atoms: Matrix, weights: npt.NDArray, free: bool) -> FittedTable:
     both = (train + held_out).centred()
     train, held_out = train.centred(), held_out.centred()
     decoded = [moments.mapped(atoms) for moments in (train, held_out, both)] if free else [train, held_out, both]

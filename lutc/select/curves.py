@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +22,7 @@ from lutc.fit.conv import fit_conv
 from lutc.fit.convolve import Convolution, dense_convolution
 from lutc.fit.executor import Tensors
 from lutc.fit.linear import FittedLayer, fit_linear, run_linear
-from lutc.fit.parallel import use_threads
+from lutc.fit.parallel import side_by_side, use_threads
 from lutc.fit.sites import site_geometry, token_mask
 from lutc.forms import FP32, INT8, Form, LayerChoice
 from lutc.ir.int8 import quantise_weight
@@ -143,20 +144,38 @@ def measure_curves(
                 if not np.isfinite(y).all():
                     raise UsageError(f"{choice.name}: computes NaN or infinity on a calibration sample")
             trial = _Trial(network, index, site, train, trained, live, clean, masks, reference, seed, threads)
-            found: list[Point] = []
-            for candidate in candidates:
-                known = curves.get(choice.name, candidate.form)
-                tried = known is None and not _hopeless(candidate.form, found, limit)
-                step(choice.name, candidate.form, tried)
-                if tried:
-                    known = trial.values(candidate)
-                    curves.put(choice.name, candidate.form, known)
-                if known is not None:
-                    found.append(_point(candidate, known))
-            points[choice.name] = found
+            points[choice.name] = _try_layer(trial, choice.name, candidates, curves, limit, step)
             for tensors, y in zip((*train, *live), (*trained, *clean), strict=True):
                 tensors[name] = y
     return points
+
+
+def _try_layer(
+    trial: _Trial,
+    name: str,
+    candidates: Sequence[Priced],
+    curves: Curves,
+    limit: float,
+    step: Callable[[str, Form, bool], Any],
+) -> list[Point]:
+    found: list[Point] = []
+
+    def worth_trying(form: Form) -> bool:
+        return curves.get(name, form) is None and not _hopeless(form, found, limit)
+
+    for place, candidate in enumerate(candidates):
+        known = curves.get(name, candidate.form)
+        tried = worth_trying(candidate.form)
+        step(name, candidate.form, tried)
+        if tried:
+            # Beside it those that will be tried next, as far as one can tell now.
+            likely = (each.form for each in candidates[place:] if worth_trying(each.form))
+            trial.fit(candidate.form, list(itertools.islice(likely, trial.threads)))
+            known = trial.values(candidate)
+            curves.put(name, candidate.form, known)
+        if known is not None:
+            found.append(_point(candidate, known))
+    return found
 
 
 def kept_points(
@@ -203,6 +222,21 @@ class _Trial:
     reference: Reference
     seed: int
     threads: int
+    fitted: dict[Form, FittedLayer] = dataclasses.field(default_factory=dict)
+
+    def fit(self, form: Form, likely: Sequence[Form]) -> None:
+        """Fits a form, if that has not been done, and others side by side with it."""
+        if form.dense or form in self.fitted:
+            return
+        forms = [each for each in likely if not each.dense and each not in self.fitted]
+        if self.site.op_type != "Conv":
+            _ = self._rows  # gathered once, before there are several threads
+
+        def fitted(form: Form) -> FittedLayer:
+            with np.errstate(over="ignore", invalid="ignore"):  # each thread has its own
+                return self._fitted(form)
+
+        self.fitted |= zip(forms, side_by_side(fitted, forms), strict=True)
 
     def values(self, candidate: Priced) -> dict[str, float]:
         """{error, divergence, bytes} of a form."""
@@ -214,7 +248,7 @@ class _Trial:
         if form == INT8:
             answers = self._int8(inputs)
         else:
-            layer = self._fitted(form)
+            layer = self.fitted.pop(form)
             answers = self._run(layer, inputs)
             size = layer.lookup.nbytes + (layer.projection.nbytes if layer.projection else 0)
         outputs = self.network.outputs_with(self.index, self.live, answers)

@@ -117,6 +117,30 @@ def convolutions():
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
 
 
+def test_threads_try_the_same(convolutions):
+    graph = canonicalise(load_model(convolutions))
+    choices = choose_layers(graph, "fp32", form=[(".", "int8")])
+    forms = [FP32, *map(Form.parse, ("gain-v2", "gain-v4", "plain-v4", "plain-v8"))]
+    layers = {str(c.node.outputs[0].name): (c, [Priced(form, 1.0, 1) for form in forms]) for c in choices}
+    for limit in (1e9, 0.05):  # the second leaves some out, also of those that were fitted ahead
+        found = []
+        for threads in (1, 3):
+            network = Network(ir.to_proto(graph), layers, threads)
+            measured = measure_curves(
+                network, layers, images(40, 1), images(6, 2), curves=Curves(None, ""), limit=limit, seed=0,
+                threads=threads,
+            )  # fmt: skip
+            found.append(measured)
+        one, three = ([(name, p.form, p.bytes) for name, points in each.items() for p in points] for each in found)
+        assert one == three
+        assert all(
+            a.divergence == pytest.approx(b.divergence, rel=1e-3)
+            for name, points in found[0].items()
+            for a, b in zip(points, found[1][name], strict=True)
+        )
+        assert (len(one) < len(layers) * len(forms)) == (limit < 1)
+
+
 def test_convolutions_in_int8_and_lookups(convolutions):
     graph = canonicalise(load_model(convolutions))
     choices = choose_layers(graph, "fp32", form=[(".", "int8")])

@@ -18,7 +18,7 @@ from lutc.forms import FP32, Form, LayerChoice
 from lutc.observe.inputs import Batch, batch_bytes
 from lutc.select.budget import Budget
 from lutc.select.candidates import EXPECTED, Priced, constant_bytes, lookups_columns
-from lutc.select.curves import COARSER, ROWS, Curves
+from lutc.select.curves import COARSER, ROWS, Curves, Point
 from lutc.select.meter import MEASURING_S
 from lutc.select.network import Network
 from lutc.select.samples import Samples
@@ -26,14 +26,14 @@ from lutc.select.samples import Samples
 DRAFTS = {"divergence": 2.0, "score": 5.0}
 """Models with lookups that a search builds on average, by what the budget limits: drafts and, under a score, levels."""
 
-_LOOKUPS = 0.8
-"""Share of the layers that could that take lookups in such a model: .58 to 1 in those for AVX-512."""
-
 AGAIN = 0.7
 """Share of its layers that a later draft fits again: those behind the first change."""
 
 _MOVES = 2.0
 """A layer's share of the whole model's distortion times this is about what it moves the outputs."""
+
+_INT8 = 0.003
+"""Distortion of int8, likewise."""
 
 _BUILD = 9e-8
 """Seconds to quantise, pack, write and read back a parameter, in units."""
@@ -112,6 +112,7 @@ class Effort:
         budget: Budget,
         kept: float = 0.0,
         score_seconds: float = 0.0,
+        forms: Mapping[str, Form],
     ) -> Effort:
         """From the sizes of layers and samples, the time of a small fit and that of a run of the network.
 
@@ -125,6 +126,7 @@ class Effort:
             budget: What may be lost: it decides how many models are built, and which forms are hopeless.
             kept: Share of the first draft's layers that are fitted already.
             score_seconds: CPU time of the score of one model.
+            forms: Of the first model's layers, by name, as far as one can tell.
         """
         with use_threads(threads):
             begin, wall = time.process_time(), time.perf_counter()
@@ -137,13 +139,13 @@ class Effort:
         train_rows, final_rows = _layer_rows(network, train), _layer_rows(network, samples.final)
         candidates: dict[tuple[str, str], float] = {}
         layer_fits: dict[tuple[str, str], float] = {}
-        tried = fits = largest = 0.0
+        tried = largest = 0.0
         layers = len(network.sites)
         for index, site in enumerate(network.sites):
-            choice, forms = priced[site.output[0]]
+            choice, items = priced[site.output[0]]
             tail = run * (layers - index) / max(layers, 1)
-            lookups = [item.form for item in forms if not item.form.dense]
-            for item in forms:
+            lookups = [item.form for item in items if not item.form.dense]
+            for item in items:
                 cost = 0.0 if item.form == FP32 else tail
                 if item.form in lookups:
                     cost += speed * _candidate_units(choice, item.form, train_rows[index])
@@ -154,22 +156,19 @@ class Effort:
                     tried += cost
             if lookups:
                 rows = min(final_rows[index], MAX_ROWS if choice.kind == "linear" else _POSITIONS)
-                found = [speed * _units(choice, form, rows, True) for form in lookups]
-                layer_fits.update(zip([(choice.name, str(form)) for form in lookups], found, strict=True))
-                fits += found[len(found) // 2]
+                layer_fits |= {(choice.name, str(form)): speed * _units(choice, form, rows, True) for form in lookups}
                 largest = max(largest, *(_fit_bytes(choice, form, rows) for form in lookups))
-        fits *= _LOOKUPS
-        models = DRAFTS[budget.metric] * (1 - kept) + kept if fits else 0.0
+        models = DRAFTS[budget.metric] * (1 - kept) + kept if layer_fits else 0.0
         run_final = run * _size(samples.final) / _size(samples.judge)
         run_verify = run * _size(samples.verify) / _size(samples.judge)
         weights = sum(constant_bytes(FP32, choice) for choice, _ in priced.values())
         trial = run_verify + MEASURING_S + score_seconds + speed * _BUILD * weights / 4
-        known = [curves.get(choice.name, item.form) is not None for choice, forms in priced.values() for item in forms]
+        known = [curves.get(choice.name, item.form) is not None for choice, items in priced.values() for item in items]
         activations = network.cost(samples.final[0]) / batch_bytes(samples.final[0]) * _size(samples.final)
-        return cls(
+        effort = cls(
             candidates,
             tried,
-            _wholes(models) * ((1 - kept) * fits + 2 * run_final) if fits else 0.0,
+            0.0,
             (models + 2) * trial,
             resident() + activations + largest + _COPIES * weights + _SESSIONS,
             pace,
@@ -179,9 +178,10 @@ class Effort:
             layer_fits,
             2 * run_final,
         )
+        return dataclasses.replace(effort, fits=effort.fits_of(forms))
 
     def fits_of(self, forms: Mapping[str, Form]) -> float:
-        """`fits`, where the first model is known: by layer name."""
+        """`fits`, where these are the forms of the first model, by layer name."""
         each = [self.layer_fits.get((name, str(form)), 0.0) for name, form in forms.items() if not form.dense]
         return _wholes(self.models) * ((1 - self.kept) * sum(each) + self.runs) if each else 0.0
 
@@ -231,6 +231,18 @@ def _likely_hopeless(form: Form, forms: Sequence[Form], limit: float, layers: in
     finer = [EXPECTED.get(str(each), 0.0) for each in forms]
     beyond = [expected for expected in finer if expected * _MOVES / max(layers, 1) > limit]
     return bool(beyond) and EXPECTED[str(form)] > COARSER * min(beyond)
+
+
+def expected_points(priced: Layers) -> dict[str, list[Point]]:
+    """What candidates are expected to lose before any has been tried, by layer name: enough to guess a first draft."""
+    share = _MOVES / max(len(priced), 1)
+
+    def point(item: Priced) -> Point:
+        dense = 0.0 if item.form == FP32 else _INT8
+        error = dense if item.form.dense else EXPECTED.get(str(item.form), 0.0)
+        return Point(item.form, item.seconds, item.bytes, error, share * error)
+
+    return {choice.name: [point(item) for item in items] for choice, items in priced.values()}
 
 
 def thinned(network: Network, priced: Layers, train: Sequence[Batch]) -> tuple[Layers, bool]:

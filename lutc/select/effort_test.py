@@ -11,7 +11,8 @@ from lutc.forms import Form, choose_layers
 from lutc.load import load_model
 from lutc.progress import Progress
 from lutc.select import course
-from lutc.select.effort import AGAIN, Effort, _fit_bytes, _likely_hopeless
+from lutc.select.candidates import Priced
+from lutc.select.effort import AGAIN, Effort, _fit_bytes, _likely_hopeless, expected_points
 from tests.small_models import deep_mlp
 
 
@@ -93,3 +94,13 @@ def test_a_course_takes_models_at_the_pace_of_the_last_one(monkeypatch):
     assert f"took 3.3 minutes of CPU time (said: 1.7), about {left / 60:.1f} (" in going.candidates_done(forms)
     assert f"about {2 * AGAIN * 100 / 60:.1f} (" in going.model_built(100.0)
     assert f"about {90 / 60:.1f} (" in going.model_built(90.0)
+
+
+def test_a_first_draft_is_guessed_from_what_forms_lose_on_average():
+    choice = choose_layers(canonicalise(load_model(deep_mlp(1, 256))), "gain-v3")[0]
+    items = [Priced(Form.parse(text), seconds, 1) for text, seconds in (("fp32", 3.0), ("int8", 2.0), ("gain-v3", 1.0))]
+    fp32, int8, lookups = expected_points({"y": (choice, items)})[choice.name]
+    assert 0.0 == fp32.divergence < int8.divergence < lookups.divergence
+    halved = expected_points({"y": (choice, items), "z": (choice, items)})[choice.name][2]
+    assert halved.divergence == pytest.approx(lookups.divergence / 2)
+    assert [point.seconds for point in (fp32, int8, lookups)] == [3.0, 2.0, 1.0]

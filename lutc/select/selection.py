@@ -29,7 +29,7 @@ from lutc.select.candidates import Priced, allowed_forms, constant_bytes, priced
 from lutc.select.course import Course
 from lutc.select.curves import ROWS, Curves, Point, curves_key, kept_points, measure_curves
 from lutc.select.draft import Table
-from lutc.select.effort import Effort, Layers, thinned
+from lutc.select.effort import Effort, Layers, expected_points, thinned
 from lutc.select.explain import conclusion, measured_rows, selection_report
 from lutc.select.meter import Meter
 from lutc.select.network import Network
@@ -147,13 +147,13 @@ def select(
         return Table(as_int8, found, shapes.layers, cost, shapes.rest_bytes)
 
     known = kept_points(priced, curves, limit)
-    kept = 0.0
-    if known is not None:
-        first = table_of(known)
-        kept = _kept_share(builder, proto, first.choices(first.draft(budget.first_target(), {})), samples)
+    likely = table_of(known or expected_points(priced))
+    first = likely.draft(budget.first_target(), {})
+    kept = _kept_share(builder, proto, likely.choices(first), samples) if known else 0.0
     effort = Effort.estimate(
-        network, priced, train, samples, curves, threads, budget=budget, kept=kept, score_seconds=score_seconds
-    )
+        network, priced, train, samples, curves, threads, budget=budget, kept=kept, score_seconds=score_seconds,
+        forms=first.forms,
+    )  # fmt: skip
     progress.note(effort.describe())
     course = Course(effort)
     points = _curves(builder, network, priced, train, samples.judge, limit, effort, curves, threads)
