@@ -244,10 +244,18 @@ def test_pool(data, op, spatial, ceil_mode, include, isa):
     np.testing.assert_allclose(np.maximum(ours, lowest), theirs, rtol=1e-5, atol=1e-6)
 
 
-@settings(max_examples=100)
+KNOWN_POOLS = [(2, 2, 2, 2), (3, 3, 1, 1), (3, 3, 2, 2), (5, 5, 1, 1)]
+"""Kernel and strides that the kernels have code of their own for."""
+OTHER_POOLS = [
+    (4, 3, 4, 3), (3, 3, 3, 3), (2, 2, 3, 3), (3, 5, 2, 3), (2, 4, 2, 4), (1, 3, 1, 4), (2, 6, 1, 4), (3, 1, 2, 5),
+    (2, 5, 3, 6),
+]  # fmt: skip
+
+
+@settings(max_examples=200)
 @given(
     op=st.sampled_from(["max_pool", "average_pool"]),
-    window=st.sampled_from([(2, 2), (3, 1), (3, 2), (5, 1)]),
+    window=st.sampled_from(KNOWN_POOLS + OTHER_POOLS),
     height=st.integers(5, 14),
     width=st.sampled_from([5, 7, 8, 15, 16, 17, 31, 32, 33, 34, 35, 66, 67]),
     pads=st.lists(st.integers(0, 1), min_size=4, max_size=4),
@@ -256,14 +264,15 @@ def test_pool(data, op, spatial, ceil_mode, include, isa):
     threads=st.sampled_from([1, 2]),
 )
 def test_pools_of_models(op, window, height, width, pads, nan, isa, threads):
-    x = normal(1, 1, 40, height, width)
+    x = normal(1, 1, 40, height, max(width, window[1]))
     if nan:
         x[0, 3, height // 2, width // 3], x[0, 5, 0, 0] = np.nan, np.inf
-    attrs = {"kernel_shape": [window[0]] * 2, "strides": [window[1]] * 2, "pads": pads}
+    pads = [min(pad, size - 1) for pad, size in zip(pads, window[:2] * 2, strict=True)]
+    attrs = {"kernel_shape": list(window[:2]), "strides": list(window[2:]), "pads": pads}
     (ours,) = run_step(op, [x], attrs, isa=isa, threads=threads)
     padded = np.pad(x, ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])), constant_values=-np.inf)
     views = np.lib.stride_tricks.sliding_window_view(padded, attrs["kernel_shape"], axis=(2, 3))
-    views = views[:, :, :: window[1], :: window[1]]
+    views = views[:, :, :: window[2], :: window[3]]
     if op == "max_pool":
         np.testing.assert_array_equal(ours, views.max(axis=(4, 5)))
         return

@@ -55,14 +55,18 @@ struct PoolPlane {
   int64_t out_height, out_width;
   int64_t kernel[2], strides[2], dilations[2];
 };
-/// Where the odd columns of a row begin in the buffer of a pooling of stride 2.
-inline int64_t pool_half(const PoolPlane& p, int64_t lanes) {
-  return p.out_width + (p.kernel[1] - 1) * p.dilations[1] / 2 + 1 + lanes;
+/// Parts of a row in the buffer of a pooling: columns 0, s, 2 s ..., columns 1, s + 1 ..., for strides s up to 4.
+inline int64_t pool_phases(const PoolPlane& p) { return p.strides[1] <= 4 ? p.strides[1] : 1; }
+/// Floats of such a part: whole vectors, since what has just been stored is read faster where no line ends in it.
+inline int64_t pool_phase_floats(const PoolPlane& p, int64_t lanes) {
+  const int64_t columns = p.out_width + (p.kernel[1] - 1) * p.dilations[1] / p.strides[1] + 1;
+  return (columns / lanes + 2) * lanes;
 }
 /// Floats of that buffer; overflow is the caller's to rule out.
 inline int64_t pool_floats(const PoolPlane& p, int64_t lanes) {
   const int64_t reach = (p.out_width - 1) * p.strides[1] + (p.kernel[1] - 1) * p.dilations[1] + 1;
-  return (p.strides[1] == 2 ? 2 * pool_half(p, lanes) : reach) + 2 * lanes;
+  const int64_t phases = pool_phases(p);
+  return (phases > 1 ? phases * pool_phase_floats(p, lanes) : reach) + 2 * lanes;
 }
 
 struct DenseKernels {

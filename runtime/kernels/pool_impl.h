@@ -145,38 +145,86 @@ LUTC_INLINE Float fold_column(const WindowRows& rows, int64_t column, int64_t wi
   return whole ? sum : V::select(inside, sum, V::set1(Fold::kStart));
 }
 
-/// One output row. The folded row lies in `buffer` as the window's columns want it: at stride 2 even and odd columns
-/// apart. False: NaNs were met.
-template <class Fold>
-LUTC_INLINE bool pool_row(const WindowRows& rows, const PoolPlane& p, float* y, float* buffer) {
-  const int64_t kw = p.kernel[1], stride = p.strides[1], dilation = p.dilations[1];
-  const int64_t reach = (p.out_width - 1) * stride + (kw - 1) * dilation + 1, half = pool_half(p, W);
-  V::Mask nan = V::none();
-  if (stride == 2) {
-    for (int64_t q = 0; q < (reach + 1) / 2; q += W) {
-      Float even, odd;
-      V::deinterleave(fold_column<Fold>(rows, 2 * q - p.left, p.width, &nan),
-                      fold_column<Fold>(rows, 2 * q + W - p.left, p.width, &nan), &even, &odd);
-      V::store(buffer + q, even);
-      V::store(buffer + half + q, odd);
-    }
-  } else {
-    for (int64_t q = 0; q < reach; q += W) V::store(buffer + q, fold_column<Fold>(rows, q - p.left, p.width, &nan));
+/// Vectors of neighbouring values, kParts of them, to those at places 0, kParts, 2 kParts ..., those at places 1, ...
+template <int kParts>
+LUTC_INLINE void split(Float (&v)[kParts]) {
+  if constexpr (kParts == 2) {
+    V::deinterleave(v[0], v[1], &v[0], &v[1]);
+  } else if constexpr (kParts == 3) {
+    V::deinterleave3(v);
+  } else if constexpr (kParts == 4) {
+    Float even[2], odd[2];
+    V::deinterleave(v[0], v[1], &even[0], &odd[0]);
+    V::deinterleave(v[2], v[3], &even[1], &odd[1]);
+    V::deinterleave(even[0], even[1], &v[0], &v[2]);
+    V::deinterleave(odd[0], odd[1], &v[1], &v[3]);
   }
+}
+
+/// What sums are multiplied by: share * column_shares[j]. Null: nothing.
+struct Shares {
+  float row;
+  const float* columns;
+};
+
+/// One output row. The folded row lies in `buffer` in kPhases parts (pool_phases). False: NaNs were met.
+template <class Fold, int kPhases>
+bool pool_row(const WindowRows& rows, const PoolPlane& p, const Shares& shares, float* y, float* buffer) {
+  const int64_t kw = p.kernel[1], stride = p.strides[1], dilation = p.dilations[1];
+  const int64_t reach = (p.out_width - 1) * stride + (kw - 1) * dilation + 1, part = pool_phase_floats(p, W);
+  const bool in_registers = kPhases > 1 && kw <= kPhases && dilation == 1;
+  V::Mask nan = V::none();
+  const auto store = [&](int64_t j, Float sum) __attribute__((always_inline)) {
+    const int64_t left = p.out_width - j;
+    if (shares.columns != nullptr)
+      sum = V::mul(sum, V::mul(V::set1(shares.row), load_columns(shares.columns + j, left)));
+    store_columns(y + j, sum, left);
+  };
+  for (int64_t q = 0; q * kPhases < reach; q += W) {
+    Float columns[kPhases];
+#pragma GCC unroll 4
+    for (int k = 0; k < kPhases; ++k) columns[k] = fold_column<Fold>(rows, q * kPhases + k * W - p.left, p.width, &nan);
+    split<kPhases>(columns);
+    if (in_registers) {  // an output reads one column of each part at most
+      Float sum = columns[0];
+#pragma GCC unroll 4
+      for (int k = 1; k < kPhases; ++k)
+        if (k < kw) sum = Fold::fold(sum, columns[k]);
+      if (q < p.out_width) store(q, sum);
+      continue;
+    }
+#pragma GCC unroll 4
+    for (int k = 0; k < kPhases; ++k) V::store(buffer + k * part + q, columns[k]);
+  }
+  if (in_registers) return !V::any(nan);
   for (int64_t j = 0; j < p.out_width; j += W) {
     const auto columns = [&](int64_t v) __attribute__((always_inline)) {
       const int64_t at = v * dilation;
+      if (kPhases > 1) return V::load(buffer + at % kPhases * part + at / kPhases + j);
       if (stride == 1) return V::load(buffer + at + j);
-      if (stride == 2) return V::load(buffer + at % 2 * half + at / 2 + j);
       float lanes[W];
       for (int64_t i = 0; i < W; ++i) lanes[i] = buffer[min_of(j + i, p.out_width - 1) * stride + at];
       return V::load(lanes);
     };
     Float sum = columns(0);
     for (int64_t v = 1; v < kw; ++v) sum = Fold::fold(sum, columns(v));
-    store_columns(y + j, sum, p.out_width - j);
+    store(j, sum);
   }
   return !V::any(nan);
+}
+
+template <class Fold>
+bool pool_any(const WindowRows& rows, const PoolPlane& p, const Shares& shares, float* y, float* buffer) {
+  switch (pool_phases(p)) {
+    case 2:
+      return pool_row<Fold, 2>(rows, p, shares, y, buffer);
+    case 3:
+      return pool_row<Fold, 3>(rows, p, shares, y, buffer);
+    case 4:
+      return pool_row<Fold, 4>(rows, p, shares, y, buffer);
+    default:
+      return pool_row<Fold, 1>(rows, p, shares, y, buffer);
+  }
 }
 
 void scale(const PoolPlane& p, const float* row_shares, const float* column_shares, float* y) {
@@ -199,18 +247,16 @@ void pool(const float* x, const PoolPlane& p, const float* row_shares, const flo
     if (!finite) pool_known<FoldMaximumOrNan>(x, p, y, &finite);
     return;
   }
-  float* const plane = y;
   for (int64_t i = 0; i < p.out_height; ++i, y += p.out_width) {
     const WindowRows rows = window_rows(x, p, i);
     if (rows.count == 0) {
       for (int64_t j = 0; j < p.out_width; ++j) y[j] = average ? 0.0f : -kInfinity;
     } else if (average) {
-      pool_row<FoldSum>(rows, p, y, buffer);
-    } else if (!pool_row<FoldMaximum>(rows, p, y, buffer)) {
-      pool_row<FoldMaximumOrNan>(rows, p, y, buffer);
+      pool_any<FoldSum>(rows, p, {row_shares[i], column_shares}, y, buffer);
+    } else if (!pool_any<FoldMaximum>(rows, p, {}, y, buffer)) {
+      pool_any<FoldMaximumOrNan>(rows, p, {}, y, buffer);
     }
   }
-  if (average) scale(p, row_shares, column_shares, plane);
 }
 
 }  // namespace

@@ -150,11 +150,13 @@ class Conv : public OpBase {
     return shape.output.elements() * shape.depth < 8 * kParallelWork ? 1 : available;
   }
 
-  /// One input channel for an output channel, and a window that DenseKernels::depthwise knows.
+  /// One input channel for an output channel (or a few: many read their image better together), and a window that
+  /// DenseKernels::depthwise knows.
   static bool is_depthwise(const ConvShape& s) {
     const Window& w = s.window;
-    return s.group_inputs == 1 && w.kernel[0] == w.kernel[1] && (w.kernel[0] == 3 || w.kernel[0] == 5) &&
-           w.strides[0] == w.strides[1] && w.strides[0] <= 2 && w.dilations[0] == 1 && w.dilations[1] == 1;
+    return s.group_inputs == 1 && s.group_outputs < 4 && w.kernel[0] == w.kernel[1] &&
+           (w.kernel[0] == 3 || w.kernel[0] == 5) && w.strides[0] == w.strides[1] && w.strides[0] <= 2 &&
+           w.dilations[0] == 1 && w.dilations[1] == 1;
   }
 
   /// Output planes [begin, end).

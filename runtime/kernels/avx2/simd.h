@@ -120,6 +120,15 @@ struct Simd {
     *even = _mm256_shuffle_ps(low, high, 0x88);
     *odd = _mm256_shuffle_ps(low, high, 0xdd);
   }
+  /// Three vectors (24 values in order) to the values at places 0, 3, 6 ..., 1, 4, 7 ... and 2, 5, 8 ...
+  LUTC_INLINE void deinterleave3(Float (&v)[3]) {
+    // No two values of a part have the same lane, since 3 does not divide 8.
+    const Int order = _mm256_setr_epi32(0, 3, 6, 1, 4, 7, 2, 5);  // three bits count
+    const Float a = v[0], b = v[1], c = v[2];
+    v[0] = _mm256_permutevar8x32_ps(pick(a, b, c), order);
+    v[1] = _mm256_permutevar8x32_ps(pick(c, a, b), add_int(order, set1_int(1)));
+    v[2] = _mm256_permutevar8x32_ps(pick(b, c, a), add_int(order, set1_int(2)));
+  }
   /// The inverse of deinterleave.
   LUTC_INLINE void interleave(Float even, Float odd, Float* a, Float* b) {
     const Float low = _mm256_unpacklo_ps(even, odd), high = _mm256_unpackhi_ps(even, odd);
@@ -137,6 +146,10 @@ struct Simd {
     s = _mm_max_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
   }
+
+ private:
+  /// Lanes 0, 3, 6 of a, 1, 4, 7 of b, 2, 5 of c.
+  LUTC_INLINE Float pick(Float a, Float b, Float c) { return _mm256_blend_ps(_mm256_blend_ps(a, b, 0x92), c, 0x24); }
 };
 
 }  // namespace

@@ -122,6 +122,15 @@ struct Simd {
     *even = _mm512_permutex2var_ps(a, e, b);
     *odd = _mm512_permutex2var_ps(a, _mm512_or_si512(e, set1_int(1)), b);
   }
+  /// Three vectors (48 values in order) to the values at places 0, 3, 6 ..., 1, 4, 7 ... and 2, 5, 8 ...
+  LUTC_INLINE void deinterleave3(Float (&v)[3]) {
+    // No two values of a part have the same lane, since 3 does not divide 16.
+    const Int order = _mm512_setr_epi32(0, 3, 6, 9, 12, 15, 2, 5, 8, 11, 14, 1, 4, 7, 10, 13);  // four bits count
+    const Float a = v[0], b = v[1], c = v[2];
+    v[0] = _mm512_permutexvar_ps(order, pick(a, b, c));
+    v[1] = _mm512_permutexvar_ps(add_int(order, set1_int(1)), pick(b, c, a));
+    v[2] = _mm512_permutexvar_ps(add_int(order, set1_int(2)), pick(c, a, b));
+  }
   /// The inverse of deinterleave.
   LUTC_INLINE void interleave(Float even, Float odd, Float* a, Float* b) {
     const Int low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
@@ -133,6 +142,10 @@ struct Simd {
   LUTC_INLINE float greatest(Float a) { return _mm512_reduce_max_ps(a); }
 
  private:
+  /// Lanes 0, 3, 6 ... of a, 2, 5, 8 ... of b, 1, 4, 7 ... of c.
+  LUTC_INLINE Float pick(Float a, Float b, Float c) {
+    return _mm512_mask_blend_ps(0x2492, _mm512_mask_blend_ps(0x4924, a, b), c);
+  }
   LUTC_INLINE Float unpack_low(Float a, Float b) {
     return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
   }

@@ -122,6 +122,13 @@ struct Simd {
     *even = Float{a[0], a[2], b[0], b[2]};
     *odd = Float{a[1], a[3], b[1], b[3]};
   }
+  /// Three vectors (12 values in order) to the values at places 0, 3, 6 ..., 1, 4, 7 ... and 2, 5, 8 ...
+  LUTC_INLINE void deinterleave3(Float (&v)[3]) {
+    const Float a = v[0], b = v[1], c = v[2];
+    v[0] = Float{a[0], a[3], b[2], c[1]};
+    v[1] = Float{a[1], b[0], b[3], c[2]};
+    v[2] = Float{a[2], b[1], c[0], c[3]};
+  }
   /// The inverse of deinterleave.
   LUTC_INLINE void interleave(Float even, Float odd, Float* a, Float* b) {
     *a = Float{even[0], odd[0], even[1], odd[1]};
