@@ -118,13 +118,11 @@ struct WindowRows {
 };
 
 WindowRows window_rows(const float* x, const PoolPlane& p, int64_t i) {
-  WindowRows rows{nullptr, 0, p.dilations[0] * p.width};
-  for (int64_t u = 0; u < p.kernel[0]; ++u) {
-    const int64_t h = i * p.strides[0] - p.top + u * p.dilations[0];
-    if (h < 0 || h >= p.height) continue;
-    if (rows.count++ == 0) rows.first = x + h * p.width;
-  }
-  return rows;
+  const int64_t top = i * p.strides[0] - p.top, step = p.dilations[0];
+  int64_t first = 0, last = p.kernel[0];  // taps
+  while (first < last && top + first * step < 0) ++first;
+  while (first < last && top + (last - 1) * step >= p.height) --last;
+  return {x + (top + first * step) * p.width, last - first, step * p.width};
 }
 
 /// The folded pixels of columns [column, column + W), the start value outside the image; *nan collects where any is
@@ -161,42 +159,53 @@ LUTC_INLINE void split(Float (&v)[kParts]) {
   }
 }
 
-/// What sums are multiplied by: share * column_shares[j]. Null: nothing.
+/// What sums are multiplied by: row * columns[j]. Null: nothing.
 struct Shares {
   float row;
   const float* columns;
 };
 
+/// Outputs [j, j + W) of a row.
+LUTC_INLINE void store_outputs(const PoolPlane& p, const Shares& shares, int64_t j, Float sum, float* y) {
+  const int64_t left = p.out_width - j;
+  if (shares.columns != nullptr) sum = V::mul(sum, V::mul(V::set1(shares.row), load_columns(shares.columns + j, left)));
+  store_columns(y + j, sum, left);
+}
+
+/// One output row of windows that are no wider than their stride: an output reads one column of each of kPhases parts
+/// at most, and nothing goes by way of memory. False: NaNs were met.
+template <class Fold, int kPhases>
+bool pool_apart(const WindowRows& rows, const PoolPlane& p, const Shares& shares, float* y) {
+  V::Mask nan = V::none();
+  for (int64_t j = 0; j < p.out_width; j += W) {
+    Float columns[kPhases];
+#pragma GCC unroll 4
+    for (int k = 0; k < kPhases; ++k) columns[k] = fold_column<Fold>(rows, j * kPhases + k * W - p.left, p.width, &nan);
+    split<kPhases>(columns);
+    Float sum = columns[0];
+#pragma GCC unroll 4
+    for (int k = 1; k < kPhases; ++k)
+      if (k < p.kernel[1]) sum = Fold::fold(sum, columns[k]);
+    store_outputs(p, shares, j, sum, y);
+  }
+  return !V::any(nan);
+}
+
 /// One output row. The folded row lies in `buffer` in kPhases parts (pool_phases). False: NaNs were met.
 template <class Fold, int kPhases>
 bool pool_row(const WindowRows& rows, const PoolPlane& p, const Shares& shares, float* y, float* buffer) {
   const int64_t kw = p.kernel[1], stride = p.strides[1], dilation = p.dilations[1];
+  if (kPhases > 1 && kw <= kPhases && dilation == 1) return pool_apart<Fold, kPhases>(rows, p, shares, y);
   const int64_t reach = (p.out_width - 1) * stride + (kw - 1) * dilation + 1, part = pool_phase_floats(p, W);
-  const bool in_registers = kPhases > 1 && kw <= kPhases && dilation == 1;
   V::Mask nan = V::none();
-  const auto store = [&](int64_t j, Float sum) __attribute__((always_inline)) {
-    const int64_t left = p.out_width - j;
-    if (shares.columns != nullptr)
-      sum = V::mul(sum, V::mul(V::set1(shares.row), load_columns(shares.columns + j, left)));
-    store_columns(y + j, sum, left);
-  };
   for (int64_t q = 0; q * kPhases < reach; q += W) {
     Float columns[kPhases];
 #pragma GCC unroll 4
     for (int k = 0; k < kPhases; ++k) columns[k] = fold_column<Fold>(rows, q * kPhases + k * W - p.left, p.width, &nan);
     split<kPhases>(columns);
-    if (in_registers) {  // an output reads one column of each part at most
-      Float sum = columns[0];
-#pragma GCC unroll 4
-      for (int k = 1; k < kPhases; ++k)
-        if (k < kw) sum = Fold::fold(sum, columns[k]);
-      if (q < p.out_width) store(q, sum);
-      continue;
-    }
 #pragma GCC unroll 4
     for (int k = 0; k < kPhases; ++k) V::store(buffer + k * part + q, columns[k]);
   }
-  if (in_registers) return !V::any(nan);
   for (int64_t j = 0; j < p.out_width; j += W) {
     const auto columns = [&](int64_t v) __attribute__((always_inline)) {
       const int64_t at = v * dilation;
@@ -208,7 +217,7 @@ bool pool_row(const WindowRows& rows, const PoolPlane& p, const Shares& shares, 
     };
     Float sum = columns(0);
     for (int64_t v = 1; v < kw; ++v) sum = Fold::fold(sum, columns(v));
-    store(j, sum);
+    store_outputs(p, shares, j, sum, y);
   }
   return !V::any(nan);
 }
