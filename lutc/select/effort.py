@@ -7,6 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -170,7 +171,7 @@ class Effort:
             tried,
             0.0,
             (models + 2) * trial,
-            resident() + activations + largest + _COPIES * weights + _SESSIONS,
+            max(resident(), _resident_now() + activations + largest + _COPIES * weights + _SESSIONS),
             pace,
             models,
             (sum(known), len(known)),
@@ -343,6 +344,15 @@ def _fit_bytes(choice: LayerChoice, form: Form, rows: float) -> float:
     columns, features = lookups_columns(form, choice), choice.D * _taps(choice)
     regressors = columns if refits_entries(form, columns) else features
     return 8.0 * 4 * regressors**2 + rows * 4 * (3 * features + 2 * choice.N)
+
+
+def _resident_now() -> float:
+    """Bytes of memory that this process has at this moment, or the most it has had where that cannot be known."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return resident()
+    return float(pages * resource.getpagesize())
 
 
 def resident() -> float:

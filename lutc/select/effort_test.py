@@ -12,7 +12,7 @@ from lutc.load import load_model
 from lutc.progress import Progress
 from lutc.select import course
 from lutc.select.candidates import Priced
-from lutc.select.effort import AGAIN, Effort, _fit_bytes, _likely_hopeless, expected_points
+from lutc.select.effort import AGAIN, Effort, _fit_bytes, _likely_hopeless, _resident_now, expected_points, resident
 from tests.small_models import deep_mlp
 
 
@@ -94,6 +94,14 @@ def test_a_course_takes_models_at_the_pace_of_the_last_one(monkeypatch):
     assert f"took 3.3 minutes of CPU time (said: 1.7), about {left / 60:.1f} (" in going.candidates_done(forms)
     assert f"about {2 * AGAIN * 100 / 60:.1f} (" in going.model_built(100.0)
     assert f"about {90 / 60:.1f} (" in going.model_built(90.0)
+
+
+def test_memory_that_an_earlier_run_has_given_back_is_not_counted():
+    block = np.ones(200_000_000 // 8)
+    with_it = _resident_now()
+    assert with_it <= resident() * 1.01
+    del block
+    assert _resident_now() < with_it - 150e6
 
 
 def test_a_first_draft_is_guessed_from_what_forms_lose_on_average():
