@@ -1,37 +1,16 @@
 // Shared by the dense int8 products with 256-bit vectors: maxima of rows, and what becomes of finished sums.
 #pragma once
 
-#include <immintrin.h>
-
+#include "kernels/avx2/lanes.h"
 #include "kernels/int8.h"
 
 namespace lutc::kernels {
 namespace {
 
-#define LUTC_INLINE __attribute__((always_inline)) inline
-
-LUTC_INLINE __m256i first_lanes(int64_t n) {
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n < 8 ? n : 8)),
-                            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
-LUTC_INLINE __m256 load_n(const float* x, int64_t n) {
-  return n >= 8 ? _mm256_loadu_ps(x) : _mm256_maskload_ps(x, first_lanes(n));
-}
-
 /// The largest |x[d]| of a row.
 LUTC_INLINE float largest_of(const float* x, int64_t n) {
-  const __m256 sign = _mm256_set1_ps(-0.0f);
-  __m256 a = _mm256_setzero_ps(), b = a, c = a, d = a;
-  int64_t i = 0;
-  for (; i + 32 <= n; i += 32) {
-    a = _mm256_max_ps(a, _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i)));
-    b = _mm256_max_ps(b, _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i + 8)));
-    c = _mm256_max_ps(c, _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i + 16)));
-    d = _mm256_max_ps(d, _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i + 24)));
-  }
-  for (; i < n; i += 8) a = _mm256_max_ps(a, _mm256_andnot_ps(sign, load_n(x + i, n - i)));
   alignas(32) float lanes[8];
-  _mm256_store_ps(lanes, _mm256_max_ps(_mm256_max_ps(a, b), _mm256_max_ps(c, d)));
+  _mm256_store_ps(lanes, largest_lanes(x, n));
   float largest = 0.0f;
   for (const float lane : lanes) largest = lane > largest ? lane : largest;
   return largest;

@@ -42,19 +42,7 @@ struct Multiply {
 }  // namespace
 
 float int8_conv_max_abs_avx2(const float* x, int64_t n) {
-  const __m256 sign = _mm256_set1_ps(-0.0f);
-  __m256 most[4] = {};
-  int64_t i = 0;
-  for (; i + 32 <= n; i += 32) {
-#pragma GCC unroll 4
-    for (int k = 0; k < 4; ++k)
-      most[k] = _mm256_max_ps(most[k], _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i + 8 * k)));
-  }
-  for (; i < n; i += 8) {
-    const __m256 v = _mm256_maskload_ps(x + i, first(n - i < 8 ? n - i : 8));
-    most[0] = _mm256_max_ps(most[0], _mm256_andnot_ps(sign, v));
-  }
-  const __m256 all = _mm256_max_ps(_mm256_max_ps(most[0], most[1]), _mm256_max_ps(most[2], most[3]));
+  const __m256 all = largest_lanes(x, n);
   __m128 m = _mm_max_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
   m = _mm_max_ps(m, _mm_movehl_ps(m, m));
   return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));

@@ -1,8 +1,7 @@
 // Shared by the int8 convolutions with 256-bit vectors: maxima and words of images, sums, what becomes of them.
 #pragma once
 
-#include <immintrin.h>
-
+#include "kernels/avx2/lanes.h"
 #include "kernels/int8_conv.h"
 
 namespace lutc::kernels {
@@ -13,18 +12,10 @@ extern const Int8ConvKernels kInt8ConvBytesAvx2;
 
 namespace {
 
-#define LUTC_INLINE __attribute__((always_inline)) inline
-
 constexpr int kLanes = 8;
 /// Vectors and output channels of a block.
 constexpr int kVectors = 2;
 constexpr int kColumns = 6;
-
-/// A mask of the first n lanes, 0 <= n <= 8.
-LUTC_INLINE __m256i first(int64_t n) {
-  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), lane);
-}
 
 LUTC_INLINE __m256i broadcast(const uint8_t* p) {
   __m256i word;
@@ -49,7 +40,7 @@ LUTC_INLINE __m256 store(const Int8ConvBlock& b, const ConvVector& v, int64_t at
     _mm256_storeu_ps(b.y + at, y);
   } else {
     const __m256i order = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(v.lanes)));
-    const __m256i mask = first(v.count);
+    const __m256i mask = first_lanes(v.count);
     y = _mm256_permutevar8x32_ps(y, order);
     y = finish(b, y, [&] { return _mm256_maskload_ps(b.residual + at, mask); });
     _mm256_maskstore_ps(b.y + at, mask, y);
@@ -92,7 +83,7 @@ LUTC_INLINE void quantise_words(const float* x, int64_t stride, int64_t n, uint3
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(words + i), word(read));
   }
   if (i == n) return;
-  const __m256i mask = first(n - i);  // masked stores are slow, but there is one at most
+  const __m256i mask = first_lanes(n - i);  // masked stores are slow, but there is one at most
   const auto read = [&](int c) { return _mm256_maskload_ps(x + c * stride + i, mask); };
   _mm256_maskstore_epi32(reinterpret_cast<int*>(words + i), mask, word(read));
 }
