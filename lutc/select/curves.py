@@ -170,7 +170,7 @@ def _try_layer(
         if tried:
             # Beside it those that will be tried next, as far as one can tell now.
             likely = (each.form for each in candidates[place:] if worth_trying(each.form))
-            trial.fit(candidate.form, list(itertools.islice(likely, trial.threads)))
+            trial.fit(list(itertools.islice(likely, trial.threads)))
             known = trial.values(candidate)
             curves.put(name, candidate.form, known)
         if known is not None:
@@ -224,11 +224,11 @@ class _Trial:
     threads: int
     fitted: dict[Form, FittedLayer] = dataclasses.field(default_factory=dict)
 
-    def fit(self, form: Form, likely: Sequence[Form]) -> None:
-        """Fits a form, if that has not been done, and others side by side with it."""
-        if form.dense or form in self.fitted:
+    def fit(self, likely: Sequence[Form]) -> None:
+        """Fits the first form, if it has lookups and that has not been done, and the others side by side with it."""
+        if likely[0].dense or likely[0] in self.fitted:
             return
-        forms = [each for each in likely if not each.dense and each not in self.fitted]
+        forms = [form for form in likely if not form.dense and form not in self.fitted]
         if self.site.op_type != "Conv":
             _ = self._rows  # gathered once, before there are several threads
 
