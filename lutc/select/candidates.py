@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lutc.cost import CostModel, LayerShape
 from lutc.errors import UsageError
@@ -28,6 +28,12 @@ EXPECTED = {
 }
 """Lookups, with the distortion of Gaussian features (behind a projection, of real ones): a rough ranking."""
 
+EXPECTED_INT8 = 0.003
+"""The distortion of int8, likewise."""
+
+MOVES = 2.0
+"""A layer's share of the whole model's distortion times this is about what it moves the outputs."""
+
 _CLEARLY = 0.85
 """Another form's expected distortion is clearly less where it is less than this part of a form's own."""
 
@@ -48,6 +54,10 @@ class Priced:
     form: Form
     seconds: float
     bytes: int
+
+
+Layers = Mapping[str, tuple[LayerChoice, Sequence[Priced]]]
+"""The choice and the candidates of each layer, by the name of its first output."""
 
 
 def allowed_forms(as_int8: LayerChoice, as_lookups: LayerChoice) -> list[Form]:

@@ -9,11 +9,23 @@ from typing import Any
 
 from lutc.cost import CostModel, LayerShape
 from lutc.forms import FP32, INT8, Form, LayerChoice, with_attention
-from lutc.select.candidates import EXPECTED, seconds_of
+from lutc.select.candidates import EXPECTED, EXPECTED_INT8, MOVES, Layers, Priced, seconds_of
 from lutc.select.curves import Point
 from lutc.select.slope import Option, allocate
 
 _REPRICINGS = 4
+
+
+def expected_points(priced: Layers) -> dict[str, list[Point]]:
+    """What candidates are expected to lose before any has been tried, by layer name: enough to guess a first draft."""
+    share = MOVES / max(len(priced), 1)
+
+    def point(item: Priced) -> Point:
+        dense = 0.0 if item.form == FP32 else EXPECTED_INT8
+        error = dense if item.form.dense else EXPECTED.get(str(item.form), 0.0)
+        return Point(item.form, item.seconds, item.bytes, error, share * error)
+
+    return {choice.name: [point(item) for item in items] for choice, items in priced.values()}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from lutc._runtime import available_isas
 from lutc.build import Builder, Built
 from lutc.cost import CostModel, LayerShape, layer_shapes
-from lutc.cost.store import isa_of
+from lutc.cost.store import isa_of, load
 from lutc.divergence import Reference
 from lutc.drop import Scored
 from lutc.fit.checkpoint import Checkpoints, checkpoint_key
@@ -25,16 +25,17 @@ from lutc.observe import CalibrationSource, open_source
 from lutc.observe.inputs import Batch, count_samples
 from lutc.progress import Progress
 from lutc.select.budget import Budget
-from lutc.select.candidates import Priced, allowed_forms, constant_bytes, priced_candidates, seconds_of
+from lutc.select.candidates import Layers, Priced, allowed_forms, constant_bytes, priced_candidates, seconds_of
 from lutc.select.course import Course
 from lutc.select.curves import ROWS, Curves, Point, curves_key, kept_points, measure_curves
-from lutc.select.draft import Table
-from lutc.select.effort import Effort, Layers, expected_points, thinned
+from lutc.select.draft import Table, expected_points
+from lutc.select.effort import Effort
 from lutc.select.explain import conclusion, measured_rows, selection_report
 from lutc.select.meter import Meter
 from lutc.select.network import Network
 from lutc.select.samples import Samples, deal_samples, first_samples, time_shapes
 from lutc.select.search import Search, Trial
+from lutc.select.thin import thinned
 
 _FITTED = 256
 """Samples that candidates are fitted to at most, where these give rows enough."""
@@ -115,7 +116,7 @@ def select(
     begin, begin_cpu = time.monotonic(), time.process_time()
     progress, threads = builder.progress, builder.threads or available_threads()
     isa = isa_of(builder.target)
-    cost = CostModel.load(builder.target, progress.note)
+    cost = load(builder.target, progress.note)
     allowed = {a.name: allowed_forms(a, b) for a, b in zip(as_int8, as_lookups, strict=True)}
     layers = {choice.name: choice for choice in as_int8 if choice.kind != "attention"}
     opened = {str(c.node.outputs[0].name): c for name, c in layers.items() if allowed[name] != [FP32]}
