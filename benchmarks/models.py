@@ -21,7 +21,8 @@ from typing import Any
 from benchmarks import command, costs, harness, memory, peer_models, result_files, variants
 from benchmarks.artifacts import RANDOM_TABLES, Artifacts, bound_call, open_artifact
 from benchmarks.networks import WORK, Network, every_network
-from benchmarks.peers import PEERS, Workload, open_peers
+from benchmarks.peers import PEERS, open_peers
+from benchmarks.workload import Workload
 from lutc.errors import LutcError
 
 FORMS = ("fp32", "int8", "gain-v3", "gain-v4", "plain-v8", "plain-v16")

@@ -13,32 +13,14 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from benchmarks import command, harness, variants
 from benchmarks.artifacts import RANDOM_TABLES, Artifacts, bound_call, open_artifact
-from benchmarks.data import made_once
-from benchmarks.networks import WORK
-from benchmarks.peers import PEERS, Workload, in_turn, limited, open_peers
-from benchmarks.single_layers import Conv, Layer, Linear, inputs
+from benchmarks.peers import PEERS, limited, open_peers
+from benchmarks.single_layers import LAYERS, Layer, Linear, inputs, model_of
+from benchmarks.workload import Workload, in_turn
 from lutc.errors import LutcError
-
-LAYERS: tuple[Layer, ...] = (
-    Linear(128, 768, 768),
-    Linear(128, 384, 384),
-    Linear(128, 384, 1536),
-    Linear(128, 768, 3072),
-    Linear(128, 3072, 768),
-    Linear(128, 1536, 384),
-    Linear(512, 384, 384),
-    Linear(1, 768, 3072),
-    Linear(1, 4096, 4096),
-    Conv(64, 56, 64),
-    Conv(128, 28, 128),
-    Conv(256, 14, 256),
-    Conv(16, 32, 16),
-)
 
 COLD = (
     Linear(128, 768, 768),
@@ -67,11 +49,6 @@ SLICE_S = 0.005
 def forms_of(layer: Layer, forms: Sequence[str]) -> list[str]:
     """The forms that a layer can take: a convolution takes no projection."""
     return [form for form in forms if not (layer.op == "conv" and "-proj" in form)]
-
-
-def model_of(layer: Layer) -> Path:
-    """The layer's ONNX file, in a folder of its own; made once."""
-    return made_once(WORK / "ops" / layer.shape.replace("->", "-") / "layer.onnx", layer.write)
 
 
 def measure(

@@ -11,7 +11,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from benchmarks.data import made_once
 from benchmarks.harness import on_cache_line
+from benchmarks.networks import WORK
 
 _OPSET = 17
 
@@ -104,6 +106,28 @@ class Conv:
 
 
 Layer = Linear | Conv
+
+LAYERS: tuple[Layer, ...] = (
+    Linear(128, 768, 768),
+    Linear(128, 384, 384),
+    Linear(128, 384, 1536),
+    Linear(128, 768, 3072),
+    Linear(128, 3072, 768),
+    Linear(128, 1536, 384),
+    Linear(512, 384, 384),
+    Linear(1, 768, 3072),
+    Linear(1, 4096, 4096),
+    Conv(64, 56, 64),
+    Conv(128, 28, 128),
+    Conv(256, 14, 256),
+    Conv(16, 32, 16),
+)
+"""Those of a whole comparison."""
+
+
+def model_of(layer: Layer) -> Path:
+    """The layer's ONNX file, in a folder of its own; made once."""
+    return made_once(WORK / "ops" / layer.shape.replace("->", "-") / "layer.onnx", layer.write)
 
 
 def inputs(layer: Layer, count: int, seed: int = 0) -> list[dict[str, np.ndarray]]:

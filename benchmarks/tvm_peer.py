@@ -20,10 +20,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from benchmarks.peers import Workload
+from benchmarks.single_layers import LAYERS, model_of
+from benchmarks.workload import Skipped, Workload, in_turn
 
 BUDGET_S = 120
 """Seconds of processor time for each layer and ISA; twice as many seconds on the clock end it, too."""
@@ -119,8 +119,6 @@ def maker(work: Workload) -> tuple[Callable[[], Callable[[], object]], int]:
     Raises:
         Skipped: TVM is not installed, or the layer is not tuned.
     """
-    from benchmarks.peers import Skipped, in_turn
-
     if importlib.util.find_spec("tvm") is None:
         raise Skipped("apache-tvm is not installed")
     folder = folder_of(work.folder, work.isa)
@@ -192,11 +190,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.tune:
         _tune_here(Path(options.tune[0]), Path(options.tune[1]), options.tune[2])
         return 0
-    from benchmarks import ops
-
-    for layer in ops.LAYERS:
+    for layer in LAYERS:
         if re.search(options.only, f"{layer.op} {layer.shape}"):
-            model = ops.model_of(layer)
+            model = model_of(layer)
             found = tune(model, folder_of(model.parent, options.isa), options.isa, options.seconds)
             print(f"{layer.op} {layer.shape}: {found} schedules measured", flush=True)
     return 0

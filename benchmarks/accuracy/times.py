@@ -11,6 +11,7 @@ from benchmarks import harness, peer_models, peers
 from benchmarks.accuracy.methods import FOLDER
 from benchmarks.accuracy.tasks import Case
 from benchmarks.artifacts import bound_call, open_artifact
+from benchmarks.workload import Workload
 
 PEERS = ("onnxruntime_int8_dynamic", "onnxruntime_int8_qdq", "openvino_int8", "onnxruntime_fp32", "openvino_fp32")
 SLICE_S = 0.02
@@ -34,7 +35,7 @@ def measure(
     feed = {name: harness.on_cache_line(array) for name, array in case.module.timing().items()}
     folder = FOLDER / case.folder / "timing"
     model = peer_models.static(case.module.model(case.name), folder, feed)
-    work = peers.Workload(f"{case.task} {case.name}", model, folder, [feed], 1, isa, transformer=case.transformer)
+    work = Workload(f"{case.task} {case.name}", model, folder, [feed], 1, isa, transformer=case.transformer)
     opened = peers.open_peers(work, names)
     calls = {name: bound_call(open_artifact(path, 1, isa), feed) for name, path in artifacts.items()}
     everyone = {f"our {name}": call for name, call in calls.items()}
