@@ -29,6 +29,7 @@ from benchmarks.random_layers import choose
 from lutc import cost
 from lutc.canonicalise import canonicalise
 from lutc.cost import CostModel, LayerShape, layer_shapes
+from lutc.cost.measure import measure as measure_prices
 from lutc.cost.store import shipped_target
 from lutc.errors import LutcError
 from lutc.forms import LayerChoice, choose_layers
@@ -141,9 +142,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     networks = [minilm(128), minilm(16), resnet20(), ultraface()]
     if options.every_model:
         networks += list(every_model(options.only))
-    model = CostModel.load(isa, functools.partial(print, file=sys.stderr))
+    model = cost.load(isa, functools.partial(print, file=sys.stderr))
     if options.measure:
-        model = CostModel.measure(isa, default_progress())
+        model = measure_prices(isa, default_progress())
         path = Path(cost.__file__).with_name("defaults") / f"{shipped_target(isa)}.json"
         path.write_text(model.to_json(), encoding="utf-8")
     everything: list[tuple[Network, Layer]] = []

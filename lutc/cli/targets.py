@@ -8,8 +8,7 @@ import typer
 
 from lutc import _runtime
 from lutc.cli.common import Json, Quiet, emit, human, progress, table
-from lutc.cost import CostModel
-from lutc.cost.store import ISAS, isa_of, save
+from lutc.cost.store import ISAS, isa_of, load, save
 from lutc.errors import LutcError, UsageError
 from lutc.pack import resolve_target
 
@@ -34,11 +33,13 @@ def command(
     kept: dict[str, str | None] = {}
     here = _runtime.available_isas()
     if measure:
+        from lutc.cost.measure import measure as measure_isa  # compiles models: not needed for a list
+
         wanted = [isa_of(name.strip()) for name in isa.split(",")] if isa else list(reversed(here))
         for name in dict.fromkeys(wanted):
             if name not in here:
                 raise UsageError(f"this CPU has no {name}; it can measure {', '.join(here)}")
-            model = CostModel.measure(name, progress(quiet))
+            model = measure_isa(name, progress(quiet))
             path = save(model)
             kept[name] = None if path is None else str(path)
             where = f"kept in {path}" if path else "not kept: the cache folder cannot be written"
@@ -67,7 +68,7 @@ def command(
 def _row(target: str, native: bool, runs: bool, notes: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {"target": target, "isa": ISAS[target], "native": native, "runs_here": runs}
     try:
-        model = CostModel.load(target, notes.append)
+        model = load(target, notes.append)
     except LutcError as error:
         notes.append(str(error))
         return {**found, "source": None, "machine": None, "error": None}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from lutc.cost.shape import LayerShape
 from lutc.cost.terms import KERNELS, Work, works
 from lutc.errors import UsageError
 from lutc.forms import Form
-from lutc.progress import Progress
 
 FORMAT = 1
 
@@ -48,20 +47,6 @@ class CostModel:
     rates: Sequence[tuple[float, float]]
     error: float = 0.0
     note: str = ""
-
-    @classmethod
-    def load(cls, isa: str, note: Callable[[str], object] | None = None) -> CostModel:
-        """This machine's model of an ISA or a target if it was measured, else the shipped one; see `store.load`."""
-        from lutc.cost.store import load
-
-        return load(isa, note)
-
-    @classmethod
-    def measure(cls, isa: str, progress: Progress | None = None) -> CostModel:
-        """Measures an ISA on this machine, which takes some minutes; see `lutc.cost.measure.measure`."""
-        from lutc.cost.measure import measure
-
-        return measure(isa, progress)
 
     def seconds(self, shape: LayerShape, form: Form, *, constant_bytes: float, shared_encode: bool = False) -> float:
         """Time of a layer on one thread: projection, encode, lookups or products, activation and residual.
