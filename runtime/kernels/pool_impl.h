@@ -2,6 +2,8 @@
 // dense_impl.h.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/taps_impl.h"
 
 namespace lutc::kernels {
@@ -125,22 +127,33 @@ WindowRows window_rows(const float* x, const PoolPlane& p, int64_t i) {
   return {x + (top + first * step) * p.width, last - first, step * p.width};
 }
 
-/// The folded pixels of columns [column, column + W), the start value outside the image; *nan collects where any is
-/// NaN.
+/// `count` vectors `step` apart, folded; *nan collects where any is NaN, if the fold loses them.
+template <class Fold, class Load>
+LUTC_INLINE Float fold_rows(const float* x, int64_t count, int64_t step, const Load& load, V::Mask* nan) {
+  const auto next = [&]() __attribute__((always_inline)) {
+    const Float v = load(x);
+    if (Fold::kLosesNan) *nan = V::either(*nan, V::is_nan(v));
+    x += step;
+    return v;
+  };
+  Float sum = next();
+#pragma GCC unroll 4
+  for (int64_t u = 1; u < count; ++u) sum = Fold::fold(sum, next());
+  return sum;
+}
+
+/// The folded pixels of columns [column, column + W), the start value outside the image; *nan as above.
 template <class Fold>
 LUTC_INLINE Float fold_column(const WindowRows& rows, int64_t column, int64_t width, V::Mask* nan) {
-  const bool whole = column >= 0 && column + W <= width;
-  const V::Mask inside = V::range(-column, width - column);
   const float* x = rows.first + column;
-  Float sum = whole ? V::load(x) : V::load_where(x, inside);
-  *nan = V::either(*nan, V::is_nan(sum));
-  for (int64_t u = 1; u < rows.count; ++u) {
-    x += rows.step;
-    const Float next = whole ? V::load(x) : V::load_where(x, inside);
-    *nan = V::either(*nan, V::is_nan(next));
-    sum = Fold::fold(sum, next);
-  }
-  return whole ? sum : V::select(inside, sum, V::set1(Fold::kStart));
+  const auto fold = [&](const auto& load)
+                        __attribute__((always_inline)) { return fold_rows<Fold>(x, rows.count, rows.step, load, nan); };
+  if (column >= 0 && column + W <= width)
+    return fold([](const float* p) __attribute__((always_inline)) { return V::load(p); });
+  const V::Mask inside = V::range(-column, width - column);
+  return V::select(inside,
+                   fold([&](const float* p) __attribute__((always_inline)) { return V::load_where(p, inside); }),
+                   V::set1(Fold::kStart));
 }
 
 /// Vectors of neighbouring values, kParts of them, to those at places 0, kParts, 2 kParts ..., those at places 1, ...
@@ -172,30 +185,62 @@ LUTC_INLINE void store_outputs(const PoolPlane& p, const Shares& shares, int64_t
   store_columns(y + j, sum, left);
 }
 
-/// One output row of windows that are no wider than their stride: an output reads one column of each of kPhases parts
-/// at most, and nothing goes by way of memory. False: NaNs were met.
-template <class Fold, int kPhases>
-bool pool_apart(const WindowRows& rows, const PoolPlane& p, const Shares& shares, float* y) {
+/// Output rows [first, last) of windows that are no wider than their stride and kRows high (0: of any height), all in
+/// the image: an output reads one column of each of kPhases parts at most, and nothing goes by way of memory. False:
+/// NaNs were met.
+template <class Fold, int kPhases, int kRows>
+bool pool_apart(const float* x, const PoolPlane& p, int64_t first, int64_t last, const float* row_shares,
+                const float* column_shares, float* y) {
   V::Mask nan = V::none();
+  const int64_t height = kRows > 0 ? kRows : p.kernel[0];
   for (int64_t j = 0; j < p.out_width; j += W) {
-    Float columns[kPhases];
+    const int64_t column = j * kPhases - p.left;
+    V::Mask inside[kPhases];
+    for (int k = 0; k < kPhases; ++k) inside[k] = V::range(-column - k * W, p.width - column - k * W);
+    const auto rows = [&](auto whole) __attribute__((always_inline)) {
+      for (int64_t i = first; i < last; ++i) {
+        const float* from = x + (i * p.strides[0] - p.top) * p.width + column;
+        Float columns[kPhases];
 #pragma GCC unroll 4
-    for (int k = 0; k < kPhases; ++k) columns[k] = fold_column<Fold>(rows, j * kPhases + k * W - p.left, p.width, &nan);
-    split<kPhases>(columns);
-    Float sum = columns[0];
+        for (int k = 0; k < kPhases; ++k) {
+          const auto load = [&](const float* at) __attribute__((always_inline)) {
+            return decltype(whole)::value ? V::load(at) : V::load_where(at, inside[k]);
+          };
+          const Float sum = fold_rows<Fold>(from + k * W, height, p.width, load, &nan);
+          columns[k] = decltype(whole)::value ? sum : V::select(inside[k], sum, V::set1(Fold::kStart));
+        }
+        split<kPhases>(columns);
+        Float sum = columns[0];
 #pragma GCC unroll 4
-    for (int k = 1; k < kPhases; ++k)
-      if (k < p.kernel[1]) sum = Fold::fold(sum, columns[k]);
-    store_outputs(p, shares, j, sum, y);
+        for (int k = 1; k < kPhases; ++k)
+          if (k < p.kernel[1]) sum = Fold::fold(sum, columns[k]);
+        store_outputs(p, {row_shares == nullptr ? 1.0f : row_shares[i], column_shares}, j, sum, y + i * p.out_width);
+      }
+    };
+    column >= 0 && column + kPhases* W <= p.width ? rows(std::true_type()) : rows(std::false_type());
   }
   return !V::any(nan);
+}
+
+/// pool_apart() where there is one; false: there is none.
+template <class Fold>
+bool pool_apart_known(const float* x, const PoolPlane& p, int64_t first, int64_t last, const float* row_shares,
+                      const float* column_shares, float* y, bool* finite) {
+  const int64_t phases = p.strides[1], rows = p.kernel[0];
+  if (p.kernel[1] > phases || p.dilations[0] != 1 || p.dilations[1] != 1 || phases < 2 || phases > 4) return false;
+  using Rows = bool (*)(const float*, const PoolPlane&, int64_t, int64_t, const float*, const float*, float*);
+  constexpr Rows kKnown[3][4] = {
+      {pool_apart<Fold, 2, 0>, pool_apart<Fold, 2, 2>, pool_apart<Fold, 2, 3>, pool_apart<Fold, 2, 4>},
+      {pool_apart<Fold, 3, 0>, pool_apart<Fold, 3, 2>, pool_apart<Fold, 3, 3>, pool_apart<Fold, 3, 4>},
+      {pool_apart<Fold, 4, 0>, pool_apart<Fold, 4, 2>, pool_apart<Fold, 4, 3>, pool_apart<Fold, 4, 4>}};
+  *finite = kKnown[phases - 2][rows < 2 || rows > 4 ? 0 : rows - 1](x, p, first, last, row_shares, column_shares, y);
+  return true;
 }
 
 /// One output row. The folded row lies in `buffer` in kPhases parts (pool_phases). False: NaNs were met.
 template <class Fold, int kPhases>
 bool pool_row(const WindowRows& rows, const PoolPlane& p, const Shares& shares, float* y, float* buffer) {
   const int64_t kw = p.kernel[1], stride = p.strides[1], dilation = p.dilations[1];
-  if (kPhases > 1 && kw <= kPhases && dilation == 1) return pool_apart<Fold, kPhases>(rows, p, shares, y);
   const int64_t reach = (p.out_width - 1) * stride + (kw - 1) * dilation + 1, part = pool_phase_floats(p, W);
   V::Mask nan = V::none();
   for (int64_t q = 0; q * kPhases < reach; q += W) {
@@ -256,7 +301,18 @@ void pool(const float* x, const PoolPlane& p, const float* row_shares, const flo
     if (!finite) pool_known<FoldMaximumOrNan>(x, p, y, &finite);
     return;
   }
+  // Rows whose windows lie in the image from top to bottom.
+  const int64_t step = p.strides[0], first = min_of((p.top + step - 1) / step, p.out_height);
+  int64_t last = min_of(p.out_height, (p.height + p.top - p.kernel[0] + step) / step);
+  if (last < first) last = first;
+  if (average ? !pool_apart_known<FoldSum>(x, p, first, last, row_shares, column_shares, y, &finite)
+              : !pool_apart_known<FoldMaximum>(x, p, first, last, nullptr, nullptr, y, &finite)) {
+    last = first;
+  } else if (!finite) {
+    pool_apart_known<FoldMaximumOrNan>(x, p, first, last, nullptr, nullptr, y, &finite);
+  }
   for (int64_t i = 0; i < p.out_height; ++i, y += p.out_width) {
+    if (i >= first && i < last) continue;
     const WindowRows rows = window_rows(x, p, i);
     if (rows.count == 0) {
       for (int64_t j = 0; j < p.out_width; ++j) y[j] = average ? 0.0f : -kInfinity;

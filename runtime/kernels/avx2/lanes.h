@@ -1,4 +1,4 @@
-// What the int8 kernels with 256-bit vectors read at the ends of rows, and their largest magnitudes.
+// What kernels with 256-bit vectors read at the ends of rows, and the largest magnitudes of rows.
 #pragma once
 
 #include <immintrin.h>
