@@ -192,7 +192,7 @@ def _say(options: argparse.Namespace) -> None:
     if options.json:
         print("\n".join(map(json.dumps, [*shown, *found])), flush=True)
     command.say(options, verdict.table([row for row in shown if row["bench"] == "accuracy"]))
-    command.say(options, "\n".join(ladder.line(row) for row in shown if row["bench"] == "accuracy ladder"))
+    command.say(options, ladder.table(shown))
     command.say(options, "\n".join(verdict.goal_line(row) for row in found))
 
 

@@ -294,3 +294,31 @@ def test_a_compilation_that_misses_its_budget_is_told_from_one_that_fails(monkey
     answers["compile"] = (2, {"error": "No such option: --learn\nmore"})
     with pytest.raises(methods.Skipped, match=r"^No such option: --learn$"):
         methods.compile(case, methods.uniform("int8"), "avx512")
+
+
+def test_ladders_stand_side_by_side():
+    def row(task, rung, after, width=4):
+        return {
+            "bench": "accuracy ladder", "task": task, "model": "m", "metric": "top-1", "at": f"V={width}: {rung}",
+            "before": 0.9, "after": after, "interval": {"drop": [0.9 - after - 0.01, 0.9 - after + 0.01]},
+        }  # fmt: skip
+
+    rows = [
+        row("a", "+ selection and learning, 15 minutes", 0.88),
+        row("a", "+ learning, 60 minutes", 0.87),
+        row("a", "+ learning, 5 minutes", 0.86),
+        row("b", "+ gains", 0.8),
+        row("b", "k-means", 0.3),
+        row("b", "+ gains", 0.1, width=8),
+        {"bench": "accuracy", "task": "a"},
+    ]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in ladder.table(rows).splitlines()]
+    assert lines[0] == ["rung", "a: m, top-1", "b: m, top-1"]
+    assert lines[2:] == [
+        ["the original", "0.9000", "0.9000"],
+        ["k-means", "", "0.3000 (+0.590 .. +0.610)"],
+        ["+ gains", "", "0.8000 (+0.090 .. +0.110)"],
+        ["+ learning, 5 minutes", "0.8600 (+0.030 .. +0.050)", ""],
+        ["+ learning, 60 minutes", "0.8700 (+0.020 .. +0.040)", ""],
+        ["+ selection and learning, 15 minutes", "0.8800 (+0.010 .. +0.030)", ""],
+    ]

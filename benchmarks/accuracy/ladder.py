@@ -72,3 +72,39 @@ def line(row: dict[str, Any]) -> str:
         f"{row['task']:8}{row['model']:9} {row['at']:42} {row['after']:.4f} ({row['before']:.4f})  "
         f"drop {row['drop']:+.4f} [{low:+.4f}, {high:+.4f}]  cos {row['cosine']:.3f}{same}{mark}"
     )
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The ladders of all models side by side, as a table in Markdown: a rung a line, the original above.
+
+    Args:
+        rows: Of the results; others than a ladder's at V = 4 do not count.
+    """
+    ladders: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        width, _, rung = str(row.get("at", "")).partition(": ")
+        if row["bench"] == "accuracy ladder" and width == "V=4":
+            ladders.setdefault(f"{row['task']}: {row['model']}, {row['metric']}", {})[rung] = row
+    names = sorted({rung for ladder in ladders.values() for rung in ladder}, key=_place)
+    originals = [f"{next(iter(ladder.values()))['before']:.4f}" for ladder in ladders.values()]
+    lines = [["rung", *ladders], ["---"] * (1 + len(ladders)), ["the original", *originals]]
+    lines += [[name, *(_cell(ladder.get(name)) for ladder in ladders.values())] for name in names]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+_ORDER = [rung.name.partition(", ")[0] for rung in rungs(Case("sts", "minilm"), 4, [0])]
+"""Ingredients, from below."""
+
+
+def _place(rung: str) -> tuple[int, float]:
+    """Where a rung stands: by ingredient, then by minutes."""
+    name, _, minutes = rung.partition(", ")
+    return _ORDER.index(name), float(minutes.split()[0]) if minutes else 0.0
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    """What a rung reaches, and the interval of what it loses."""
+    if row is None:
+        return ""
+    low, high = row["interval"]["drop"]
+    return f"{row['after']:.4f} ({low:+.3f} .. {high:+.3f})"
