@@ -13,8 +13,8 @@ constexpr int64_t kGroupTiles = 4;
 constexpr int64_t kMostLines = 4;
 /// Codes of a tile of rows that stay in a level 1 cache, beside the table's blocks that pass through it.
 constexpr int64_t kNearCodes = 20 << 10;
-/// Tables of a plan that stay in cache from run to run. Beyond, the kernel is called block by block, which spreads the
-/// fetching of what follows better; within, one call for all tiles and blocks is faster (4 % at 24 units).
+/// Tables of a plan that stay in cache from run to run. Beyond, a call has one tile of rows, which spreads the fetching
+/// of what follows better; within, one call for all tiles and blocks is faster (4 % at 24 units).
 constexpr int64_t kCachedTables = int64_t{16} << 20;
 
 class LutLinear final : public LutConsumer {
@@ -138,7 +138,7 @@ class LutLinear final : public LutConsumer {
     for (int64_t first = 0; first < s.columns; first += width) {
       const int64_t last = std::min(s.columns, first + width), whole = first + (last - first) / block * block;
       fetch(s.column + last, width, s.row + s.rows < job.rows, passes * ((width + block - 1) / block), &b);
-      const int64_t step = many_blocks_ ? whole - first : block;
+      const int64_t step = kernels_->many_blocks ? std::max(whole - first, block) : block;  // columns of a call
       for (int64_t r = 0; r < s.rows; r += call_rows) {
         const int64_t rows = std::min(call_rows, s.rows - r);
         for (int64_t n = first; n < whole; n += step) lookup(job, s, r, rows, n, step, acc, &b);

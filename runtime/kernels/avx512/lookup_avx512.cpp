@@ -39,6 +39,10 @@ LUTC_INLINE void step(__m512i& acc, __m512i index, const uint8_t* table, __m512i
   asm volatile("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(q), "v"(gain));
 }
 
+/// Into level 2 only: misses of level 1 are few at a time, and the codes need them. Asm, so that a panel's arithmetic
+/// stays between one line and the next: all lines of a unit at once made whole models wait (3 % of MiniLM).
+LUTC_INLINE void fetch(const uint8_t* p) { asm volatile("prefetcht1 %0" : : "m"(*p)); }
+
 LUTC_INLINE __m512 finish(const FinishBlock& f, __m512 y, __mmask16 mask, int64_t at) {
   if (f.residual != nullptr && f.residual_first) y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, f.residual + at));
   if (f.relu) y = _mm512_max_ps(y, _mm512_setzero_ps());
@@ -115,7 +119,7 @@ __attribute__((noinline)) void block(const LookupBlock& b, int64_t tiles, int64_
   constexpr int kRegisters = kSpill ? kHeld : kN;
   const __m512i ones = _mm512_set1_epi8(1);
   const uint8_t* ahead = b.prefetch != nullptr ? b.prefetch : b.table;
-  // Up to three lines without a branch that would cloud the loop's end; fewer are fetched twice.
+  // Up to three lines, one behind a panel, without a branch that would cloud the loop's end; fewer are fetched twice.
   const int64_t second = b.prefetch_lines > 1 ? 64 : 0, third = b.prefetch_lines > 2 ? 128 : 0;
   const int64_t ahead_step = 64 * b.prefetch_lines;
   // Rows: codes, gains and starts are those of panels, each unit's gains behind its codes. Steps: planes of 16
@@ -149,15 +153,8 @@ __attribute__((noinline)) void block(const LookupBlock& b, int64_t tiles, int64_
         } else {
           gains = codes + kVector;
         }
-        if constexpr (!kSteps) {  // with steps there is nothing to fetch, and loads are scarce
-          // Into level 2 only: misses of level 1 are few at a time, and the codes need them.
-          _mm_prefetch(ahead, _MM_HINT_T1);
-          _mm_prefetch(ahead + second, _MM_HINT_T1);
-          _mm_prefetch(ahead + third, _MM_HINT_T1);
-          if (ahead_step > 192) {
-            for (int64_t l = 192; l < ahead_step; l += 64) _mm_prefetch(ahead + l, _MM_HINT_T1);
-          }
-          ahead += ahead_step;
+        if (!kSteps && ahead_step > 192) {  // with steps there is nothing to fetch, and loads are scarce
+          for (int64_t l = 192; l < ahead_step; l += 64) fetch(ahead + l);
         }
         __m512i tables[kRegisters];
 #pragma GCC unroll 6
@@ -169,7 +166,9 @@ __attribute__((noinline)) void block(const LookupBlock& b, int64_t tiles, int64_
 #pragma GCC unroll 6
           for (int n = 0; n < kRegisters; ++n) step(acc[p][n], index, tables[n], gain);
           if constexpr (kSpill) step(acc[p][kN - 1], index, table + (kN - 1) * 4 * K, gain);
+          for (int l = p; !kSteps && l < 3; l += kP) fetch(ahead + (l == 0 ? 0 : l == 1 ? second : third));
         }
+        ahead += ahead_step;
         codes += kUnit;
       }
       if (kSteps && b.finish != nullptr) {
