@@ -341,28 +341,50 @@ void log_softmax_row(const float* x, float* y, int64_t n) {
   map(n, y, [=](auto at) { return V::sub(V::sub(at(x), top), shift); });
 }
 
+/// t = a + b (of one row), or a alone where total, to which t goes, is null; the sum of t.
+LUTC_INLINE float add_and_sum(const float* a, const float* b, float* total, int64_t n) {
+  if (total == nullptr) return sum_of(a, n);
+  Float s0 = V::zero(), s1 = V::zero();
+  const auto t = [=](int64_t i, auto load) __attribute__((always_inline)) {
+    return b == nullptr ? load(a + i) : V::add(load(a + i), load(b + i));
+  };
+  const auto whole = [](const float* p) __attribute__((always_inline)) { return V::load(p); };
+  int64_t i = 0;
+  for (; i + 2 * W <= n; i += 2 * W) {
+    const Float x0 = t(i, whole), x1 = t(i + W, whole);
+    V::store(total + i, x0);
+    V::store(total + i + W, x1);
+    s0 = V::add(s0, x0);
+    s1 = V::add(s1, x1);
+  }
+  for (; i < n; i += W) {
+    const int64_t some = n - i < W ? n - i : W;
+    const Float x = t(i, [=](const float* p) __attribute__((always_inline)) { return V::load_n(p, some); });
+    V::store_n(total + i, x, some);
+    s0 = V::add(s0, x);
+  }
+  return V::sum(V::add(s0, s1));
+}
+
+/// What a row's sums and its square root make wait is filled by the next row's additions.
 void layer_norm_rows(const float* a, const float* b, const float* scale, const float* bias, float epsilon, float* sum,
                      float* y, int64_t rows, int64_t d) {
   const float inv_d = 1.0f / static_cast<float>(d);
-  for (int64_t row = 0; row < rows; ++row, a += d, y += d) {
-    const float* t = a;
-    if (b != nullptr || sum != nullptr) {
-      float* total = sum != nullptr ? sum : y;
-      if (b != nullptr) {
-        add(a, b, total, d);
-        b += d;
-      } else {
-        unary<Copy>(a, total, d);
-      }
-      t = total;
-      if (sum != nullptr) sum += d;
-    }
-    const Float mean = V::set1(sum_of(t, d) * inv_d);
+  const auto begin = [=, first = y](int64_t row) __attribute__((always_inline)) {
+    const int64_t at = row * d;
+    float* const total = sum != nullptr ? sum + at : b != nullptr ? first + at : nullptr;
+    return add_and_sum(a + at, b == nullptr ? nullptr : b + at, total, d);
+  };
+  const float* t = sum != nullptr ? sum : b != nullptr ? y : a;
+  float next = rows > 0 ? begin(0) : 0.0f;
+  for (int64_t row = 0; row < rows; ++row, t += d, y += d) {
+    const Float mean = V::set1(next * inv_d);
     const float variance = inv_d * accumulate(t, d, [=](Float v) {
                              const Float c = V::sub(v, mean);
                              return V::mul(c, c);
                            });
-    Float inverse = V::div(V::set1(1.0f), V::sqrt(V::set1(variance + epsilon)));
+    if (row + 1 < rows) next = begin(row + 1);
+    const Float inverse = V::div(V::set1(1.0f), V::sqrt(V::set1(variance + epsilon)));
     if (bias != nullptr) {
       map(d, y, [=](auto at) { return V::fma(V::mul(V::sub(at(t), mean), inverse), at(scale), at(bias)); });
     } else {
