@@ -141,8 +141,8 @@ struct LookupBlock {
   int prefetch_lines = 0;             ///< cache lines of it a unit
   int32_t* acc = nullptr;
   int64_t acc_stride = 0;  ///< from one column to the next, in elements
-  /// With steps, where LookupKernels::finishes: planes to which the sums go at once (its `acc`, `lines` and `columns`
-  /// are not read), and the row and column of them where this block begins.
+  /// Where LookupKernels::finishes: planes (or features of rows) to which the sums go at once (its `acc`, `lines` and
+  /// `columns` are not read), and the row and column of them where this block begins.
   const FinishBlock* finish = nullptr;
   int64_t finish_row = 0;
   int64_t finish_column = 0;

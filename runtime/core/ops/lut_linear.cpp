@@ -131,6 +131,8 @@ class LutLinear final : public LutConsumer {
     b.taps = &tap;
     b.tap_count = 1;
     b.acc_stride = acc_stride;
+    const kernels::FinishBlock features = features_block(job);
+    if (job.by_features && is_simple() && kernels_->finishes) b.finish = &features;
     const int64_t call_rows = many_blocks_ ? s.rows : tile_rows_;
     // Passes that fetch: of a call with many panels those over whole tiles.
     const int64_t passes = many_blocks_ ? std::max<int64_t>(1, s.rows / tile_rows_) : tiles;
@@ -145,7 +147,7 @@ class LutLinear final : public LutConsumer {
         if (last > whole) lookup(job, s, r, rows, whole, last - whole, acc, &b);
       }
     }
-    finish(job, acc, acc_stride, s.row, s.rows, s.column, s.columns);
+    if (b.finish == nullptr) finish(job, acc, acc_stride, s.row, s.rows, s.column, s.columns);
   }
 
   /// Enters the chain of tables. Not before all checks have passed: a step that fails is destroyed.
@@ -187,6 +189,8 @@ class LutLinear final : public LutConsumer {
     b->codes = b->starts + geometry_.start_bytes;
     b->gains = b->codes + geometry_.code_unit_bytes;
     b->acc = acc + n * b->acc_stride + r;
+    b->finish_row = s.row + r;
+    b->finish_column = s.column + n;
     kernels_->lookup(*b);
     const int64_t passes = std::max<int64_t>(1, rows / tile_rows_) * (columns / width);
     b->prefetch += 64 * b->prefetch_lines * geometry_.units * passes;
@@ -238,6 +242,17 @@ class LutLinear final : public LutConsumer {
       vector_->activate(activation_, y, y, columns);
       if (job.residual != nullptr) vector_->add_f32(y, job.residual + at + r * outputs_, y, columns);
     }
+  }
+
+  /// All outputs, feature by feature, for kernels that finish sums themselves.
+  kernels::FinishBlock features_block(const Job& job) const {
+    kernels::FinishBlock f;
+    f.rows = f.y_stride = job.rows;
+    f.scale = scale_;
+    f.bias = bias_;
+    f.relu = activation_ == kernels::Activation::kRelu;
+    f.y = job.y;
+    return f;
   }
 
   /// As finish(), feature by feature, as the sums lie.

@@ -171,7 +171,7 @@ __attribute__((noinline)) void block(const LookupBlock& b, int64_t tiles, int64_
         ahead += ahead_step;
         codes += kUnit;
       }
-      if (kSteps && b.finish != nullptr) {
+      if (b.finish != nullptr) {
         finish_sums<kP, kN>(*b.finish, b.finish_row + (out - block_acc), column, acc);
       } else {
         int32_t* to = out;
