@@ -48,10 +48,10 @@ def synthetic(path: Path, seed: int = 0) -> Feed:
 def samples(path: Path, count: int) -> tuple[str, list[Feed]]:
     """What a model is calibrated with: "natural" where its data is there, otherwise made-up inputs ("random")."""
     if "resnet-cifar10" in path.parts:
-        from benchmarks import cifar10
+        from benchmarks import cifar10, recognition
 
         try:
-            return "natural", list(itertools.islice(cifar10.calibration(), max(1, count // cifar10.BATCH)))
+            return "natural", list(itertools.islice(cifar10.calibration(), max(1, count // recognition.BATCH)))
         except FileNotFoundError:
             pass
     from lutc._ort import ort_session

@@ -2,7 +2,7 @@ import onnx
 import pytest
 
 import lutc
-from benchmarks import onnx_pack
+from benchmarks import cifar10, onnx_pack, recognition
 from benchmarks.accuracy import __main__ as command
 from benchmarks.accuracy import methods, never_slower
 from benchmarks.result_files import load
@@ -81,3 +81,10 @@ def test_verdict_names_what_is_slower():
     found = never_slower.verdict([rows[0], price], "avx512")
     assert found["holds"] and found["least"] == 1.2 and found["int8_loses_too_much"] == 1
     assert not never_slower.verdict([], "avx512")["holds"]  # nothing was tested
+
+
+def test_the_networks_of_cifar_get_natural_samples(tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar10, "calibration", lambda: iter([{"x": "first"}, {"x": "second"}, {"x": "third"}]))
+    model = tmp_path / "resnet-cifar10" / "resnet20.onnx"
+    assert onnx_pack.samples(model, 24) == ("natural", [{"x": "first"}])
+    assert onnx_pack.samples(model, 2 * recognition.BATCH) == ("natural", [{"x": "first"}, {"x": "second"}])
