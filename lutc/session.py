@@ -47,16 +47,12 @@ class NodeArg:
     type: str
 
 
-@contextlib.contextmanager
-def _typed_errors() -> Iterator[None]:
-    """Turns the runtime's errors into those of `lutc.errors`; the runtime's stays visible as the cause."""
-    try:
-        yield
-    except _runtime.Error as error:
-        code: str = getattr(error, "code", "internal")
-        if code == "out_of_memory":
-            raise LutcMemoryError(str(error)) from error
-        raise _ERRORS.get(code, LutcError)(str(error)) from error
+def _typed(error: Exception) -> LutcError:
+    """The runtime's error as one of `lutc.errors`; raised `from` it, so that it stays visible as the cause."""
+    code: str = getattr(error, "code", "internal")
+    if code == "out_of_memory":
+        return LutcMemoryError(str(error))
+    return _ERRORS.get(code, LutcError)(str(error))
 
 
 class LutcMemoryError(LutcError, MemoryError):
@@ -120,12 +116,14 @@ class InferenceSession:
             "isa": isa or "",
             "memory_limit": min(limit, 2**63),
         }
-        with _typed_errors():
+        try:
             if isinstance(path_or_bytes, (bytes, bytearray, memoryview)):
                 self._session = _runtime.Session.from_bytes(bytes(path_or_bytes), **options)
             else:
                 path = os.fsdecode(path_or_bytes)
                 self._session = _runtime.Session(path, map=map_file, **options)
+        except _runtime.Error as error:
+            raise _typed(error) from error
 
     def run(
         self,
@@ -154,10 +152,12 @@ class InferenceSession:
             CorruptFileError: the file was changed under the session.
         """
         del run_options
-        with _typed_errors():
+        try:  # not a context manager: it would take a microsecond, and models that listen for a word take five
             if not outputs:
                 return self._session.run(output_names, dict(input_feed))
             return self._session.run(output_names, dict(input_feed), dict(outputs))
+        except _runtime.Error as error:
+            raise _typed(error) from error
 
     def get_inputs(self) -> list[NodeArg]:
         """The model's inputs, in order."""
