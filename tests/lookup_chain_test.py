@@ -94,3 +94,6 @@ def test_tables_that_stream_from_memory():
     for isa in ISAS:
         for y, want in zip(plan_session(plan, isa=isa, threads=2).run(None, {"x": x}), expected, strict=True):
             np.testing.assert_array_equal(y, want)
+        unseen = plan_session(chain(layers, "none", seen=False), isa=isa)  # the first layer's sums go on by features
+        for m in (9, 70, 300):
+            np.testing.assert_array_equal(unseen.run(None, {"x": x[:m]})[0], expected[-1][:m])
