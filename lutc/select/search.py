@@ -281,9 +281,16 @@ class Search:
         kept = [trial for trial in self.trials if self.budget.holds(trial.loss(self.budget))]
         if not kept:
             return min(self.trials, key=lambda trial: (_number(trial.loss(self.budget)), trial.predicted))
+        kept = [trial for trial in kept if not any(self._beats(other, trial) for other in kept)]
         dense = [trial for trial in self.baselines() if trial in kept]
         kept.sort(key=self._expected_seconds)
         return next((trial for trial in kept if not any(_clearly_slower(trial, other) for other in dense)), kept[0])
+
+    def _beats(self, other: Trial, trial: Trial) -> bool:
+        """Whether another was measured to be faster and loses no more: no prediction stands against both."""
+        if trial.seconds is None or other.seconds is None:
+            return False
+        return other.seconds < trial.seconds and other.loss(self.budget) <= trial.loss(self.budget)
 
     def _expected_seconds(self, trial: Trial) -> float:
         """Predicted time, corrected where a measurement has clearly contradicted it."""

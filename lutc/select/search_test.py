@@ -175,3 +175,15 @@ def test_what_cannot_be_kept_is_the_most_accurate():
 def test_without_a_machine_predictions_decide():
     search, best = searched(Machine(isa=None, slow={V8: 50.0}), 0.3)
     assert best.seconds is None and not search.reverted and best.predicted == min(t.predicted for t in search.trials)
+
+
+def test_what_is_measured_faster_and_loses_less_is_kept_whatever_was_predicted():
+    search, best = searched(Machine(), 0.1)
+    worse = dataclasses.replace(
+        best, predicted=0.9 * best.predicted, seconds=1.01 * best.seconds, divergence=best.divergence + 1e-6
+    )
+    assert worse.divergence <= 0.1
+    search.trials.append(worse)
+    assert search._best() is best
+    worse.divergence = best.divergence - 1e-6
+    assert search._best() is worse
