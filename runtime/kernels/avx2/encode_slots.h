@@ -45,7 +45,7 @@ Scratch carve(const EncodeView& e, void* memory) {
   return s;
 }
 
-/// See encode_avx512.cpp: NaN passes min and becomes the most negative integer.
+/// See avx512/encode_slots.h: NaN passes min and becomes the most negative integer.
 LUTC_INLINE __m256i quantise(__m256 x, __m256 offset, __m256 inv_scale) {
   return _mm256_cvtps_epi32(_mm256_min_ps(_mm256_set1_ps(127.0f), _mm256_mul_ps(_mm256_sub_ps(x, offset), inv_scale)));
 }
