@@ -43,6 +43,22 @@ LUTC_INLINE void step(__m512i& acc, __m512i index, const uint8_t* table, __m512i
 /// stays between one line and the next: all lines of a unit at once made whole models wait (3 % of MiniLM).
 LUTC_INLINE void fetch(const uint8_t* p) { asm volatile("prefetcht1 %0" : : "m"(*p)); }
 
+/// Where the outputs of a tile of kP panels and kN columns go, line after line: bytes from the first. They are asked
+/// for one a step while the tile is computed, else its stores wait for them one after the other (.7 % of a convolution
+/// whose planes are in level 3). Steps of more than that ask for the first line again.
+template <int kP, int kN>
+struct OutputLines {
+  static constexpr int64_t kCount = 64;  // a power of two, at least kP * kN
+  int64_t offset[kCount] = {};
+
+  explicit OutputLines(int64_t stride) {
+    for (int i = 0; i < kP * kN; ++i) offset[i] = (i / kP * stride + i % kP * 16) * 4;
+  }
+  LUTC_INLINE void fetch(const uint8_t* first, int64_t step) const {
+    asm volatile("prefetchw %0" : : "m"(first[offset[step & (kCount - 1)]]));
+  }
+};
+
 LUTC_INLINE __m512 finish(const FinishBlock& f, __m512 y, __mmask16 mask, int64_t at) {
   if (f.residual != nullptr && f.residual_first) y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, f.residual + at));
   if (f.relu) y = _mm512_max_ps(y, _mm512_setzero_ps());
@@ -130,6 +146,9 @@ __attribute__((noinline)) void block(const LookupBlock& b, int64_t tiles, int64_
   const int64_t block_bytes = count * table_unit;
   const uint8_t* first = b.table;
   int32_t* block_acc = b.acc;
+  const int64_t *code_steps = b.steps, *gain_steps = kSteps ? code_steps + count : nullptr;
+  const bool finishes = b.finish != nullptr;
+  const OutputLines<kP, kN> lines(kSteps && finishes ? b.finish->y_stride : 0);
   for (int64_t column = b.finish_column; blocks > 0; --blocks, column += kN) {
     const uint8_t* const last = first + block_bytes;
     const uint8_t *tile_codes = b.codes, *tile_gains = b.gains, *starts = b.starts;
@@ -144,12 +163,16 @@ __attribute__((noinline)) void block(const LookupBlock& b, int64_t tiles, int64_
         for (int n = 0; n < kN; ++n) acc[p][n] = start;
       }
       const uint8_t *codes = tile_codes, *gains = tile_gains;
-      const int64_t* step_at = b.steps;
+      int64_t step_at = 0;
+      const uint8_t* to = reinterpret_cast<const uint8_t*>(out);
+      if (kSteps && finishes)
+        to = reinterpret_cast<const uint8_t*>(b.finish->y + column * b.finish->y_stride + b.finish_row +
+                                              (out - block_acc));
       for (const uint8_t* table = first; table != last; table += table_unit) {
         if constexpr (kSteps) {
-          codes = tile_codes + *step_at;
-          gains = tile_gains + step_at[count];
-          ++step_at;
+          codes = tile_codes + code_steps[step_at];
+          gains = tile_gains + gain_steps[step_at];
+          lines.fetch(to, step_at++);
         } else {
           gains = codes + kVector;
         }
@@ -171,7 +194,7 @@ __attribute__((noinline)) void block(const LookupBlock& b, int64_t tiles, int64_
         ahead += ahead_step;
         codes += kUnit;
       }
-      if (b.finish != nullptr) {
+      if (finishes) {
         finish_sums<kP, kN>(*b.finish, b.finish_row + (out - block_acc), column, acc);
       } else {
         int32_t* to = out;
