@@ -39,6 +39,26 @@ def test_rows_of_every_model_and_a_verdict(pack, monkeypatch):
     assert any("strange" in name for name in found["skipped"])
 
 
+def test_where_int8_misses_the_budget_it_is_met_under_its_own(pack, monkeypatch):
+    monkeypatch.setattr(never_slower, "_SLICE_S", 0.001)
+    monkeypatch.setattr(never_slower, "NOISE", 0.5)
+    monkeypatch.setattr(never_slower, "_int8_keeps", lambda report: False)
+    isa = _runtime.available_isas()[-1]
+    networks = onnx_pack.every_model("deep")
+    rows = [row for row, _, _ in never_slower.test(networks, isa, ["fast"], 6) if row]
+    assert [(row["form"], row["int8_keeps_budget"]) for row in rows] == [("fast", False), ("as int8", True)]
+    found = never_slower.verdict(rows, isa)
+    assert (found["compiled"], found["int8_loses_too_much"], found["least"]) == (1, 1, rows[1]["ratio"])
+    # The budget is what int8 loses on these samples, and its own artifact keeps it.
+    model = pack / "data" / "onnx" / "a" / "deep.onnx"
+    score = never_slower.Nearness(model, onnx_pack.samples(model, 6)[1])
+    int8, own = (
+        lutc.InferenceSession(never_slower.FOLDER / "never-slower" / f"deep-{form}-{isa}.lut")
+        for form in ("int8", "as-int8")
+    )
+    assert score(own) < 0 and score(own) >= 3 * score(int8)
+
+
 def test_a_slower_artifact_is_measured_again_and_told(pack, monkeypatch):
     """float32 of the same model in the place of a selection."""
     monkeypatch.setattr(never_slower, "_SLICE_S", 0.002)
