@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,12 @@ from lutc.fit.sites import token_mask
 from lutc.observe.inputs import Batch
 
 Outputs = Mapping[str, npt.NDArray]
+
+
+def session_outputs(session: Any, batches: Sequence[Batch]) -> list[Outputs]:
+    """All outputs of a session, ours or ONNX Runtime's, a dict for each batch."""
+    names = [output.name for output in session.get_outputs()]
+    return [dict(zip(names, session.run(names, batch), strict=True)) for batch in batches]
 
 
 class Reference:

@@ -152,13 +152,12 @@ class InferenceSession:
             CorruptFileError: the file was changed under the session.
         """
         del run_options
-        # Neither a context manager nor copies of dicts: each takes part of a microsecond, and models that listen for a
-        # word take five.
-        feed = input_feed if type(input_feed) is dict else dict(input_feed)
+        # Not a context manager: it would take a microsecond, and models that listen for a word take five. Dicts are
+        # copied: another thread may change the caller's while arrays are converted.
         try:
             if not outputs:
-                return self._session.run(output_names, feed)
-            return self._session.run(output_names, feed, outputs if type(outputs) is dict else dict(outputs))
+                return self._session.run(output_names, dict(input_feed))
+            return self._session.run(output_names, dict(input_feed), dict(outputs))
         except _runtime.Error as error:
             raise _typed(error) from error
 

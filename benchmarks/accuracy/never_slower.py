@@ -22,7 +22,7 @@ from benchmarks.artifacts import TARGETS, bound_call, open_artifact
 from benchmarks.networks import Network
 from benchmarks.onnx_pack import Feed, samples
 from lutc._ort import ort_session
-from lutc.divergence import Reference
+from lutc.divergence import Reference, session_outputs
 from lutc.errors import BudgetMissedError, LutcError
 
 NOISE = 0.02
@@ -82,9 +82,12 @@ def _rows(network: Network, isa: str, presets: Sequence[str], count: int) -> Ite
             "int8_keeps_budget": keeps, **times, "slower": times["slower"] and keeps,
         }  # fmt: skip
 
-    rows = [row(preset, preset=preset) for preset in presets]
-    yield from rows
-    if not all(found["int8_keeps_budget"] for found in rows):
+    kept = True
+    for preset in presets:
+        made = row(preset, preset=preset)
+        kept &= made["int8_keeps_budget"]
+        yield made
+    if not kept:
         score = Nearness(model, judging)
         yield row(AS_INT8, score=score, max_drop=-score(open_artifact(int8, 1, isa)))
 
@@ -94,15 +97,11 @@ class Nearness:
 
     def __init__(self, model: Path, feeds: Sequence[Feed]) -> None:
         self._feeds = feeds
-        self._reference = Reference(feeds, self._outputs(ort_session(model)))
+        self._reference = Reference(feeds, session_outputs(ort_session(model), feeds))
 
     def __call__(self, session: Any) -> float:
         """Of a session of either runtime."""
-        return -self._reference.divergence(self._outputs(session))
-
-    def _outputs(self, session: Any) -> list[dict[str, np.ndarray]]:
-        names = [output.name for output in session.get_outputs()]
-        return [dict(zip(names, session.run(names, dict(feed)), strict=True)) for feed in self._feeds]
+        return -self._reference.divergence(session_outputs(session, self._feeds))
 
 
 def _compile(model: Path, path: Path, calib: Sequence[Any], isa: str, **budget: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lutc.divergence import Reference
+from lutc.divergence import Reference, session_outputs
 from lutc.drop import Drop, Scored
 from lutc.forms import LayerChoice
 from lutc.observe.inputs import Batch
@@ -49,9 +49,7 @@ class Meter:
 
     def divergence(self, session: InferenceSession) -> float:
         """Of an artifact's outputs from the original's."""
-        names = [output.name for output in session.get_outputs()]
-        found = [dict(zip(names, session.run(names, batch), strict=True)) for batch in self.batches]
-        return self.reference.divergence(found)
+        return self.reference.divergence(session_outputs(session, self.batches))
 
     def drop(self, session: InferenceSession) -> Drop | None:
         """How much less than the original an artifact scores; None without a score."""
