@@ -34,7 +34,7 @@ class LutLinear final : public LutConsumer {
     tile_rows_ = kernels_->block_panels * kernels_->panel_rows;
     const int64_t tile_codes = kernels_->block_panels * geometry_.panel_bytes;
     many_blocks_ = kernels_->many_blocks && build.table_bytes < kCachedTables;
-    whole_rounds_ = kernels_->many_blocks && (many_blocks_ || tile_codes <= kNearCodes);
+    whole_rounds_ = many_blocks_ || tile_codes <= kNearCodes;
     scratch_ = static_cast<size_t>(kGroupTiles * tile_rows_ * kTileColumns * 4 +
                                    (2 * codebooks_ + outputs_ * 4 + 64 * 4 + 127) / 64 * 64);
     link(build);

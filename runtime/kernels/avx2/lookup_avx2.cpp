@@ -21,6 +21,8 @@ constexpr int kColumns = 4;
 constexpr int kCell = 32;
 /// Codebooks whose bytes fit the 16-bit sums of the plain form.
 constexpr int64_t kPlainUnits = 128;
+/// Fewer do not pay the flush of plain_groups() (measured).
+constexpr int64_t kLeastGroups = 8;
 
 LUTC_INLINE __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 LUTC_INLINE void store(void* p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
@@ -326,35 +328,44 @@ LUTC_INLINE __m256i exact_sums(__m256i averages, __m256i bytes) {
   return _mm256_sub_epi16(above, _mm256_and_si256(_mm256_sub_epi16(above, bytes), _mm256_set1_epi16(255)));
 }
 
-/// Whether averages pay (measured): fewer codebooks do not fill the loop, the codes of more do not stay in level 1 for
-/// a column after the other.
-bool in_groups(int64_t units) { return units >= 10 * kGroupUnits && units < (kMostGroups + 1) * kGroupUnits; }
-
-/// Two panels times all columns of a block.
+/// Two panels times all columns of a block. The sums of groups (plain_groups.h) are exact part by part: as many groups
+/// as errors of averages stay known for; 16-bit sums hold a span of them, whose codes and table stay in a level 1
+/// cache.
 void plain_pair(const LookupBlock& b) {
+  constexpr int64_t kMostSpan = kPlainUnits / kGroupUnits;
   PlainGroups g;
-  g.groups = b.units / kGroupUnits;
-  g.codes = b.codes;
   g.panel_step = b.code_panel_step;
   g.table_step = b.table_unit_step;
   g.ahead = b.prefetch_lines > 0 ? b.prefetch : b.table;
   g.ahead_step = b.prefetch_lines > 0 ? 64 : 0;
   if (b.prefetch_lines > 1) prefetch(b.prefetch + 64 * b.units, (b.prefetch_lines - 1) * static_cast<int>(b.units));
-  const int32_t offset = static_cast<int32_t>(-128 * 2 * kGroupUnits * g.groups);
-  for (int n = 0; n < b.columns; ++n) {
-    g.table = b.table + n * kCell;
-    PlainSums sums;
-    plain_groups(g, sums);
-    g.ahead += g.groups * g.ahead_step;
+  const int64_t all = b.units / kGroupUnits, spans = (all + kMostSpan - 1) / kMostSpan;
+  for (int64_t s = 0; s < spans; ++s) {
+    const int64_t begin = all * s / spans, groups = all * (s + 1) / spans - begin;
+    const int64_t parts = (groups + kMostGroups - 1) / kMostGroups;
+    const int32_t offset = static_cast<int32_t>(-128 * 2 * kGroupUnits * groups);
+    for (int n = 0; n < b.columns; ++n) {
+      g.table = b.table + begin * kGroupUnits * b.table_unit_step + n * kCell;
+      g.codes = b.codes + begin * kGroupBytes;
+      __m256i even[2] = {}, odd[2] = {};
+      for (int64_t i = 0; i < parts; ++i) {
+        g.groups = groups * (i + 1) / parts - groups * i / parts;
+        const PlainSums sums = plain_groups(g);
 #pragma GCC unroll 2
-    for (int p = 0; p < 2; ++p) {
-      const __m256i odd = load(sums.odd[p]), even = _mm256_sub_epi16(load(sums.all[p]), _mm256_slli_epi16(odd, 8));
-      const __m256i bytes = load(sums.bytes[p]);
-      flush_pairs(b.acc + n * b.acc_stride + p * kRows, exact_sums(even, bytes),
-                  exact_sums(odd, _mm256_srli_epi16(bytes, 8)), offset, true);
+        for (int p = 0; p < 2; ++p) {
+          const __m256i averages = _mm256_sub_epi16(sums.all[p], _mm256_slli_epi16(sums.odd[p], 8));
+          even[p] = _mm256_add_epi16(even[p], exact_sums(averages, sums.bytes[p]));
+          odd[p] = _mm256_add_epi16(odd[p], exact_sums(sums.odd[p], _mm256_srli_epi16(sums.bytes[p], 8)));
+        }
+        g.table += g.groups * kGroupUnits * b.table_unit_step;
+        g.codes += g.groups * kGroupBytes;
+        g.ahead += g.groups * g.ahead_step;
+      }
+#pragma GCC unroll 2
+      for (int p = 0; p < 2; ++p) flush_pairs(b.acc + n * b.acc_stride + p * kRows, even[p], odd[p], offset, s == 0);
     }
   }
-  const int64_t done = g.groups * kGroupUnits;
+  const int64_t done = all * kGroupUnits;
   if (done == b.units) return;
   LookupBlock rest = b;
   rest.units -= done;
@@ -387,7 +398,7 @@ void window_starts(const uint8_t* gains, const int64_t* offsets, int64_t count, 
 void plain(const LookupBlock& b) {
   for (int p = 0; p < b.panels; p += 2) {
     const bool pair = b.panels - p >= 2;
-    if (pair && in_groups(b.units)) {
+    if (pair && b.units >= kLeastGroups * kGroupUnits) {
       plain_pair(part(b, p, 0));
       continue;
     }
