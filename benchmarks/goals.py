@@ -1,7 +1,7 @@
 """What the results say about the project's goals for speed: `python -m benchmarks.goals`.
 
-Reads benchmarks/results/{ops,models}.json and prints one line a goal: the figure measured and its target. A goal whose
-rows are not there says so. Exit status 1 if a goal is missed.
+Reads benchmarks/results/{kernels,ops,models}.json and prints one line a goal: what was measured and its target. A goal
+whose rows are not there says so. Exit status 1 if a goal is missed.
 """
 
 from __future__ import annotations
@@ -28,12 +28,16 @@ class Rows:
     def __init__(self, rows: Sequence[Row]) -> None:
         self._rows = rows
 
+    def all(self, **fields: Any) -> list[Row]:
+        """Rows with these fields."""
+        return [row for row in self._rows if all(row.get(name) == value for name, value in fields.items())]
+
     def find(self, **fields: Any) -> Row | None:
         """The first row with these fields; one thread and tables in cache unless the fields say otherwise."""
         wanted = {"threads": 1, **fields}
         if fields.get("bench") == "ops":
             wanted.setdefault("tables_in", "cache")
-        return next((r for r in self._rows if all(r.get(name) == value for name, value in wanted.items())), None)
+        return next(iter(self.all(**wanted)), None)
 
     def ratio(self, peers: str | Sequence[str], **fields: Any) -> float | None:
         """Ours against a peer, or against the best of several."""
@@ -41,6 +45,18 @@ class Rows:
         names = [peers] if isinstance(peers, str) else peers
         found = [row["ratio"][name] for name in names if name in row["ratio"]] if row else []
         return min(found) if found else None
+
+
+def kernel_goals(rows: Rows, isa: str) -> Iterator[Goal]:
+    """Must show 1: lookups with their outputs written, at the best of the shapes; encodes from int8 on."""
+    for form, targets in (("plain k16 <= 0", (150, 90)), ("gain k16 <= 15", (140, 70)), ("gain k16 <= 63", (140, 58))):
+        rates = [row["glookups_per_s"] for row in rows.all(bench="lut_linear", form=form, isa=isa)]
+        yield f"lookups {form}, G/s", max(rates, default=None), targets[isa == "avx2"]
+    if isa != "avx512":
+        return
+    for form, cycles in (("plain v8", 0.5), ("gain v2", 0.8), ("gain v3", 1.2), ("gain v4", 1.0)):
+        taken = [row["cycles_from_integers"] for row in rows.all(bench="lut_encode", form=form, isa=isa)]
+        yield f"encode {form}: {cycles:g} cycles an element / taken", cycles / taken[0] if taken else None, 1.0
 
 
 def op_goals(rows: Rows, isa: str) -> Iterator[Goal]:
@@ -110,12 +126,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.goals", description=__doc__.split("\n")[0])
     parser.add_argument("--folder", type=Path, default=result_files.FOLDER)
     options = parser.parse_args(arguments)
-    found = [
-        row for name in ("ops", "models") for row in result_files.load(options.folder / f"{name}.json").get("rows", [])
-    ]
+    files = [result_files.load(options.folder / f"{name}.json") for name in ("kernels", "ops", "models")]
+    found = [row for file in files for row in file.get("rows", [])]
     rows, missed = Rows(found), 0
     best = "avx512" if any(row.get("isa") == "avx512" for row in found) else "avx2"
-    for isa, goals in ((best, [*op_goals(rows, best), *model_goals(rows, best)]), ("avx2", [*avx2_goals(rows)])):
+    best_goals = [*kernel_goals(rows, best), *op_goals(rows, best), *model_goals(rows, best)]
+    for isa, goals in ((best, best_goals), ("avx2", [*kernel_goals(rows, "avx2"), *avx2_goals(rows)])):
         for name, value, target in goals:
             missed += value is not None and value < target
             mark = "not measured" if value is None else "ok" if value >= target else "MISSED"

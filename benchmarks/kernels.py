@@ -1,27 +1,32 @@
 """Micro-benchmarks of the lookup kernels: `python -m benchmarks.kernels [--json]`.
 
-Prints, per ISA, form and shape: lookups per second of `lut_linear` (output written, as in a model) and clock
-cycles per input element of `lut_encode`, on one thread with everything in cache; CPU time, minimum of many runs.
+Measures, per ISA, form and shape: lookups per second of `lut_linear` (output written, as in a model) and clock
+cycles per input element of `lut_encode`, of float rows and, where it has two stages, from their integers on; on one
+thread with everything in cache; CPU time, minimum of many runs.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import command, result_files
 from lutc._runtime import kernels
+
+METHOD = "one thread, everything in cache, CPU time, minimum of many runs; cycles of the clock as measured beside"
 
 LOOKUP_SHAPES = [(128, 96, 384), (128, 96, 1536), (128, 192, 768), (128, 384, 1536)]
 """Rows, codebooks, outputs."""
 ENCODE_SIZES = {0: (4, 8, 12), 63: (2, 3, 4, 6, 8)}
 """Sub-vector sizes by gain limit (0: plain)."""
 ENCODE_FEATURES = 768
+STAGED = {"avx512": 32}
+"""ISAs whose encode quantises and packs rows before it scores them: rows of a call."""
 WHOLE = [
     ((128, 768, 768), 3, 63),
     ((128, 768, 768), 4, 63),
@@ -105,15 +110,20 @@ def encode_rows(isa: str, seconds: float) -> Iterator[dict[str, Any]]:
             x = rng.normal(size=(m, features)).astype(np.float32)
             inputs = [x, *encode_inputs(rng, features, size, 16, gain)]
             step = kernels.Step(isa, "lut_encode", inputs, {"gain_limit": gain, "axis": -1})
-            best = minimum(step.repeat, seconds)
-            yield {
+            best, cycle = minimum(step.repeat, seconds), 1 / kernels.clock_hz()
+            row = {
                 "bench": "lut_encode",
                 "isa": isa,
                 "form": f"{'gain' if gain else 'plain'} v{size}",
                 "shape": f"{m}x{features}",
                 "us": best * 1e6,
-                "cycles_per_element": best * kernels.clock_hz() / (m * features),
+                "cycles_per_element": best / cycle / (m * features),
             }
+            if isa in STAGED:
+                rows = STAGED[isa]
+                scores = kernels.EncodeScores(isa, x[:rows], *inputs[1:], gain)
+                row["cycles_from_integers"] = minimum(scores.repeat, seconds) / cycle / (rows * features)
+            yield row
 
 
 def whole_rows(isa: str, seconds: float) -> Iterator[dict[str, Any]]:
@@ -186,21 +196,21 @@ PARTS = {"lookup": lookup_rows, "encode": encode_rows, "linear": whole_rows, "co
 def main() -> None:
     """Runs the chosen parts on the chosen ISAs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout, text on stderr")
+    parser.add_argument("--json", action="store_true", help="one JSON row a line on stdout, text on stderr")
     parser.add_argument("--isa", action="append", choices=kernels.isas(), help="default: all but scalar")
     parser.add_argument("--part", action="append", choices=PARTS, help="default: all")
     parser.add_argument("--seconds", type=float, default=0.3, help="per row")
-    args = parser.parse_args()
+    parser.add_argument("--output", type=Path, default=result_files.FOLDER / "kernels.json")
+    options = parser.parse_args()
     rows = []
-    for isa in args.isa or [name for name in kernels.isas() if name != "scalar"]:
-        for part in args.part or PARTS:
-            for row in PARTS[part](isa, args.seconds):
-                rows.append(row)
-                values = "  ".join(f"{key} {value:.2f}" for key, value in row.items() if isinstance(value, float))
-                text = f"{row['isa']:7} {row['bench']:12} {row['form']:22} {row['shape']:18} {values}"
-                print(text, file=sys.stderr if args.json else sys.stdout, flush=True)
-    if args.json:
-        print(json.dumps({"rows": rows}))
+    for isa in options.isa or [name for name in kernels.isas() if name != "scalar"]:
+        for part in options.part or PARTS:
+            for row in PARTS[part](isa, options.seconds):
+                figures = {name: round(value, 3) for name, value in row.items() if isinstance(value, float)}
+                rows.append(row | figures)
+                values = "  ".join(f"{name} {value:.2f}" for name, value in figures.items())
+                command.say(options, f"{isa:7} {row['bench']:12} {row['form']:22} {row['shape']:18} {values}")
+    command.store(options, rows, notes={"method": METHOD})
 
 
 if __name__ == "__main__":

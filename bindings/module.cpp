@@ -3,6 +3,7 @@
 
 #include "errors.h"
 
+void bind_encode_scores(pybind11::module_& m);
 void bind_expand(pybind11::module_& m);
 void bind_gain_codes(pybind11::module_& m);
 void bind_kernels(pybind11::module_& m);
@@ -13,6 +14,7 @@ PYBIND11_MODULE(_runtime, m) {
   m.doc() = "lutc's C++ runtime";
   lutc::python::bind_errors(m);
   bind_kernels(m);
+  bind_encode_scores(m);
   bind_expand(m);
   bind_gain_codes(m);
   bind_peaks(m);

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lutc._runtime import kernels
 from tests.lookup_layers import (
     ISAS,
     Conv,
@@ -43,6 +44,22 @@ def test_gains_beyond_integers(isa, size):
     with np.errstate(over="ignore"):
         expected = reference_linear(layer, x).astype(np.float32)
     assert np.array_equal(run_linear(isa, layer, x), expected)
+
+
+@pytest.mark.skipif("avx512" not in kernels.isas(), reason="the other ISAs' encodes have one stage")
+@pytest.mark.parametrize("size, gain_limit", [(2, 63), (3, 63), (4, 15), (8, 0), (8, 15)])
+def test_scores_by_themselves(size, gain_limit):
+    rng = np.random.default_rng(size)
+    layer = make_layer(rng, 24 * size, [size] * 24, 16, 9, gain_limit)
+    x = rng.normal(size=(32, 24 * size)).astype(np.float32)
+    constants, header = layer.encode_inputs, 64
+    whole = run_encode("avx512", layer, x).ravel()[header:]
+    codes = kernels.EncodeScores("avx512", x, *constants, gain_limit).run()
+    assert np.array_equal(codes, whole[: codes.size])
+    with pytest.raises(ValueError, match="one stage"):
+        kernels.EncodeScores("scalar", x, *constants, gain_limit)
+    with pytest.raises(ValueError, match=r"x is \[32, "):
+        kernels.EncodeScores("avx512", x[:31], *constants, gain_limit)
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -220,6 +220,9 @@ struct LookupKernels {
   /// last panel are written: whatever, and zero.
   void (*encode_pixels)(const EncodeView& view, const EncodeInput& input, const PixelPlanes& planes,
                         void* scratch) = nullptr;
+  /// The second stage of encode() by itself, for measurement: codes of encode_panels panels from the integers that
+  /// encode() left in scratch. Null: not apart.
+  void (*score)(const EncodeView& view, const void* scratch, uint8_t* panels, int64_t panel_bytes) = nullptr;
   /// starts[position] = -128 times the sum of the position's gains at all `offsets` (bytes), up to a multiple of
   /// panel_rows positions. Where lookup() takes steps.
   void (*sum_gains)(const uint8_t* gains, const int64_t* offsets, int64_t count, int64_t positions,

@@ -122,6 +122,10 @@ void encode_avx512(const EncodeView& e, const EncodeInput& in, uint8_t* panels, 
                   : encode_panels<1>(e, in, panels, panel_bytes, scratch);
 }
 
+void score_avx512(const EncodeView& e, const void* scratch, uint8_t* panels, int64_t panel_bytes) {
+  score<2>(e, static_cast<const __m512i*>(scratch), nullptr, 0, panels, panel_bytes);
+}
+
 void encode_pixels_avx512(const EncodeView& e, const EncodeInput& in, const PixelPlanes& planes, void* scratch) {
   const int64_t panel_bytes = codes_of_panel(e), units = round_up(e.codebooks, 4) / 4;
   uint8_t* const panels = static_cast<uint8_t*>(scratch) + panel_scratch(e);

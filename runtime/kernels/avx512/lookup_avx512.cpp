@@ -402,6 +402,7 @@ constexpr LookupKernels make_kernels() {
   kernels.many_blocks = true;
   kernels.finishes = true;
   kernels.encode_pixels = encode_pixels_avx512;
+  kernels.score = score_avx512;
   kernels.sum_gains = sum_gains;
   return kernels;
 }

@@ -8,6 +8,7 @@ namespace lutc::kernels {
 size_t encode_scratch_avx512(const EncodeView& view);
 void encode_avx512(const EncodeView& view, const EncodeInput& input, uint8_t* panels, int64_t panel_bytes,
                    void* scratch);
+void score_avx512(const EncodeView& view, const void* scratch, uint8_t* panels, int64_t panel_bytes);
 void encode_pixels_avx512(const EncodeView& view, const EncodeInput& input, const PixelPlanes& planes, void* scratch);
 void gather_row_avx512(const GatherRow& row);
 
