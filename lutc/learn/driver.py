@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from lutc.divergence import session_outputs
 from lutc.fit import FitResult
 from lutc.fit.factored import TOLERANCE
 from lutc.fit.linear import Factors
@@ -117,11 +118,10 @@ def learn(
         raise
     restore(student, best)
     usage = _usage(student, training, settings.batch, processes.device)
-    names = [str(value.name) for value in original.graph.outputs]
-    judge = Judge(held_out, _answers(original, names, held_out), classes)
+    judge = Judge(held_out, session_outputs(LookupSession(original), held_out), classes)
 
     def judged(model: ir.Model) -> Verdict:
-        return judge(_answers(model, names, held_out))
+        return judge(session_outputs(LookupSession(model), held_out))
 
     before = judged(fitted.model)
     exported, after = _exported(student, usage, settings.size, judged)
@@ -228,12 +228,6 @@ def _usage(student: GraphModule, batches: Sequence[Batch], size: int, device: to
         found[name] = (total[0] / rows, total[1] / rows)
         layer.count = None
     return found
-
-
-def _answers(model: ir.Model, names: Sequence[str], batches: Sequence[Batch]) -> list[dict[str, np.ndarray]]:
-    """A model's outputs, by ONNX Runtime and the runtime's integers."""
-    session = LookupSession(model)
-    return [dict(zip(names, session.run(names, batch), strict=True)) for batch in batches]
 
 
 def _key(model: ir.Model, batches: Sequence[Batch], settings: Settings) -> str:
