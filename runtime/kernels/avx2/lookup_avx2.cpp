@@ -22,7 +22,7 @@ constexpr int kCell = 32;
 /// Codebooks whose bytes fit the 16-bit sums of the plain form.
 constexpr int64_t kPlainUnits = 128;
 /// Fewer do not pay the flush of plain_groups() (measured).
-constexpr int64_t kLeastGroups = 8;
+constexpr int64_t kLeastGroups = 6;
 
 LUTC_INLINE __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 LUTC_INLINE void store(void* p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
