@@ -91,6 +91,7 @@ PEERS := matplotlib openvino "apache-tvm==0.27.*" "apache-tvm-ffi<0.1.15" xgboos
 bench: build
 	for peer in $(PEERS); do $(PY) -m pip install --quiet "$$peer" || echo "$$peer is not installable here"; done
 	-$(PY) -m benchmarks.tvm_peer
+	$(PY) -m benchmarks.kernels
 	$(PY) -m benchmarks.ops --isa native,avx2
 	$(PY) -m benchmarks.models --threads 1,2 --readme README.md
 	$(PY) -m benchmarks.models --isa avx2 --threads 1
