@@ -86,7 +86,7 @@ def preset(name: str) -> Method:
 
 
 METHODS = (
-    uniform("int8"), uniform("gain-v3"), uniform("gain-v4"), uniform("gain-v6"), uniform("plain-v8"),
+    *map(uniform, ("int8", "gain-v3", "gain-v4", "gain-v6", "gain-v8", "plain-v8")),
     preset("accurate"), preset("balanced"), preset("fast"), budgeted(0.01), budgeted(0.03),
 )  # fmt: skip
 """Those of a plain run."""
