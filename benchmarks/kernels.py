@@ -110,19 +110,19 @@ def encode_rows(isa: str, seconds: float) -> Iterator[dict[str, Any]]:
             x = rng.normal(size=(m, features)).astype(np.float32)
             inputs = [x, *encode_inputs(rng, features, size, 16, gain)]
             step = kernels.Step(isa, "lut_encode", inputs, {"gain_limit": gain, "axis": -1})
-            best, cycle = minimum(step.repeat, seconds), 1 / kernels.clock_hz()
+            best, hz = minimum(step.repeat, seconds), kernels.clock_hz()
             row = {
                 "bench": "lut_encode",
                 "isa": isa,
                 "form": f"{'gain' if gain else 'plain'} v{size}",
                 "shape": f"{m}x{features}",
                 "us": best * 1e6,
-                "cycles_per_element": best / cycle / (m * features),
+                "cycles_per_element": best * hz / (m * features),
             }
             if isa in STAGED:
                 rows = STAGED[isa]
                 scores = kernels.EncodeScores(isa, x[:rows], *inputs[1:], gain)
-                row["cycles_from_integers"] = minimum(scores.repeat, seconds) / cycle / (rows * features)
+                row["cycles_from_integers"] = minimum(scores.repeat, seconds) * hz / (rows * features)
             yield row
 
 
