@@ -174,7 +174,7 @@ def _try_layer(
             known = trial.values(candidate)
             curves.put(name, candidate.form, known)
         if known is not None:
-            found.append(_point(candidate, known))
+            found.append(point_of(candidate, known))
     return found
 
 
@@ -188,14 +188,15 @@ def kept_points(
         for candidate in candidates:
             known = curves.get(choice.name, candidate.form)
             if known is not None:
-                found.append(_point(candidate, known))
+                found.append(point_of(candidate, known))
             elif not _hopeless(candidate.form, found, limit):
                 return None
         points[choice.name] = found
     return points
 
 
-def _point(candidate: Priced, known: Mapping[str, float]) -> Point:
+def point_of(candidate: Priced, known: Mapping[str, float]) -> Point:
+    """A candidate with what `Curves` knows of it."""
     error, divergence = float(known["error"]), float(known["divergence"])
     return Point(candidate.form, candidate.seconds, int(known["bytes"]), error, divergence)
 

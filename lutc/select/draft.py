@@ -10,22 +10,44 @@ from typing import Any
 from lutc.cost import CostModel, LayerShape
 from lutc.forms import FP32, INT8, Form, LayerChoice, with_attention
 from lutc.select.candidates import EXPECTED, EXPECTED_INT8, MOVES, Layers, Priced, seconds_of
-from lutc.select.curves import Point
+from lutc.select.curves import Curves, Point, point_of
 from lutc.select.slope import Option, allocate
 
 _REPRICINGS = 4
 
 
-def expected_points(priced: Layers) -> dict[str, list[Point]]:
-    """What candidates are expected to lose before any has been tried, by layer name: enough to guess a first draft."""
+def expected_points(priced: Layers, curves: Curves) -> dict[str, list[Point]]:
+    """What candidates lose or, where they have not been tried, are expected to: enough to guess a first draft.
+
+    Args:
+        priced: Candidates.
+        curves: Those that have been tried: what a layer's others are expected to lose is in proportion to them.
+
+    Returns:
+        Points of every candidate by layer name.
+    """
     share = MOVES / max(len(priced), 1)
 
-    def point(item: Priced) -> Point:
-        dense = 0.0 if item.form == FP32 else EXPECTED_INT8
-        error = dense if item.form.dense else EXPECTED.get(str(item.form), 0.0)
-        return Point(item.form, item.seconds, item.bytes, error, share * error)
+    def expected(form: Form) -> float:
+        dense = 0.0 if form == FP32 else EXPECTED_INT8
+        return dense if form.dense else EXPECTED.get(str(form), 0.0)
 
-    return {choice.name: [point(item) for item in items] for choice, items in priced.values()}
+    def points(name: str, items: Sequence[Priced]) -> list[Point]:
+        tried = [curves.get(name, item.form) for item in items]
+        lost = [
+            (known["divergence"], share * expected(item.form))
+            for item, known in zip(items, tried, strict=True)
+            if known is not None and not item.form.dense
+        ]
+        factor = sum(real for real, _ in lost) / max(sum(guess for _, guess in lost), 1e-30) if lost else 1.0
+        return [
+            point_of(item, known)
+            if known is not None
+            else Point(item.form, item.seconds, item.bytes, expected(item.form), factor * share * expected(item.form))
+            for item, known in zip(items, tried, strict=True)
+        ]
+
+    return {choice.name: points(choice.name, items) for choice, items in priced.values()}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ from lutc.load import load_model
 from lutc.progress import Progress
 from lutc.select import course
 from lutc.select.candidates import Priced
+from lutc.select.curves import Curves
 from lutc.select.draft import expected_points
 from lutc.select.effort import AGAIN, Effort, _likely_hopeless
 from lutc.select.memory import resident, resident_now
@@ -109,11 +110,23 @@ def test_memory_that_an_earlier_run_has_given_back_is_not_counted():
     assert resident_now() < with_it - 150e6
 
 
-def test_a_first_draft_is_guessed_from_what_forms_lose_on_average():
+def test_a_first_draft_is_guessed_from_what_forms_lose_on_average(tmp_path):
     choice = choose_layers(canonicalise(load_model(deep_mlp(1, 256))), "gain-v3")[0]
     items = [Priced(Form.parse(text), seconds, 1) for text, seconds in (("fp32", 3.0), ("int8", 2.0), ("gain-v3", 1.0))]
-    fp32, int8, lookups = expected_points({"y": (choice, items)})[choice.name]
+    curves = Curves(tmp_path, "empty")
+    fp32, int8, lookups = expected_points({"y": (choice, items)}, curves)[choice.name]
     assert 0.0 == fp32.divergence < int8.divergence < lookups.divergence
-    halved = expected_points({"y": (choice, items), "z": (choice, items)})[choice.name][2]
+    halved = expected_points({"y": (choice, items), "z": (choice, items)}, curves)[choice.name][2]
     assert halved.divergence == pytest.approx(lookups.divergence / 2)
     assert [point.seconds for point in (fp32, int8, lookups)] == [3.0, 2.0, 1.0]
+
+
+def test_a_first_draft_is_guessed_from_what_is_known_of_a_layer(tmp_path):
+    choice = choose_layers(canonicalise(load_model(deep_mlp(1, 256))), "gain-v3")[0]
+    items = [Priced(Form.parse(text), 1.0, 1) for text in ("int8", "gain-v3", "gain-v4")]
+    curves = Curves(tmp_path, "one")
+    _, expected, coarser = expected_points({"y": (choice, items)}, curves)[choice.name]
+    curves.put(choice.name, Form.parse("gain-v3"), {"error": 0.5, "divergence": 3 * expected.divergence, "bytes": 7})
+    _, known, guessed = expected_points({"y": (choice, items)}, curves)[choice.name]
+    assert (known.error, known.bytes, known.divergence) == (0.5, 7, 3 * expected.divergence)
+    assert guessed.divergence == pytest.approx(3 * coarser.divergence)  # in proportion to what was tried

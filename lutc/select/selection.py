@@ -148,7 +148,7 @@ def select(
         return Table(as_int8, found, shapes.layers, cost, shapes.rest_bytes)
 
     known = kept_points(priced, curves, limit)
-    likely = table_of(known or expected_points(priced))
+    likely = table_of(known or expected_points(priced, curves))
     first = likely.draft(budget.first_target(), {})
     kept = _kept_share(builder, proto, likely.choices(first), samples) if known else 0.0
     effort = Effort.estimate(

@@ -69,13 +69,19 @@ def _work(
     learning = seen * codebooks * (0.01 + 0.006 * width) * 1e-6 * entries / 16
     encoding = rows * codebooks * 8e-8
     rounding = codebooks * entries * outputs * 5e-8
-    solving = _solve(rows, free, outputs, 5) if free else _solve(rows, features, outputs, 5)
+    solving = _solve_entries(rows, free, outputs) if free else _solve(rows, features, outputs, 5)
     return learning + encoding + rounding + solving + 0.05
 
 
 def _solve(rows: float, regressors: int, outputs: int, solves: int) -> float:
     gram = rows * regressors * (regressors + outputs) * 2e-11
     return gram + solves * regressors**2 * (regressors / 3 + 4 * outputs) * 2.5e-11
+
+
+def _solve_entries(rows: float, entries: int, outputs: int) -> float:
+    """Free tables: a row is one entry of each codebook, and most of the work is summing them up."""
+    gram = rows * entries * (1.4e-11 * entries + 3.5e-11 * outputs)
+    return gram + entries**2 * (entries / 3 + 4 * outputs) * 1e-11
 
 
 def fit_bytes(choice: LayerChoice, form: Form, rows: float) -> float:
