@@ -94,7 +94,7 @@ def learn(
     specs = input_specs(original)
     kept = keep_samples(source, specs, cost=batch_bytes, budget=SAMPLE_BYTES, seed=settings.seed)
     training, held_out = hold_out(kept.batches, settings.seed)
-    minibatches = Minibatches(training, specs, settings.batch, settings.seed)
+    minibatches = Minibatches(training, specs, settings.batch, settings.seed, blend=settings.blends)
     teacher = GraphModule(original).fast(processes.device).requires_grad_(False)
     student = GraphModule(fitted.model, fitted.factors, integer, _maker(settings)).fast(processes.device)
     taps = _taps(fitted.model)
@@ -235,7 +235,7 @@ def _key(model: ir.Model, batches: Sequence[Batch], settings: Settings) -> str:
     digest = hashlib.sha256(ir.to_proto(model).SerializeToString(deterministic=True))
     minutes = settings.minutes if settings.steps is None else 0
     how = (settings.steps, minutes, settings.batch, settings.rate, settings.method, settings.tables, settings.seed)
-    digest.update(repr(how).encode())
+    digest.update(repr((*how, settings.blends)).encode())
     for batch in batches:
         for name in sorted(batch):
             digest.update(np.ascontiguousarray(batch[name]).tobytes())

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from lutc.learn.blends import blended, can_blend
 from lutc.observe import InputSpec
 from lutc.observe.inputs import count_samples
 
@@ -56,12 +57,15 @@ class Minibatches:
 
     Args:
         batches: To learn from.
-        specs: The model's inputs; samples are mixed only where the first axis is free.
+        specs: The model's inputs; samples share a minibatch only where the first axis is free.
         size: Samples per minibatch.
         seed: Of the shuffling.
+        blend: Whether samples are blended where they can be (`lutc.learn.blends`).
     """
 
-    def __init__(self, batches: Sequence[Batch], specs: Sequence[InputSpec], size: int, seed: int) -> None:
+    def __init__(
+        self, batches: Sequence[Batch], specs: Sequence[InputSpec], size: int, seed: int, *, blend: bool = False
+    ) -> None:
         free = all(spec.shape is not None and spec.shape and not isinstance(spec.shape[0], int) for spec in specs)
         groups: dict[tuple, list[Batch]] = {}
         self._pools: list[_Pool] = []
@@ -74,7 +78,7 @@ class Minibatches:
         for members in groups.values():
             arrays = {name: np.concatenate([member[name] for member in members]) for name in members[0]}
             self._pools.append(_Pool(arrays, sum(map(count_samples, members)), False))
-        self._size, self._seed = size, seed
+        self._size, self._seed, self._blend = size, seed, blend
         self._epoch, self._plan = -1, self._shuffled(0)
         self._epoch = 0
 
@@ -105,7 +109,14 @@ class Minibatches:
             self._epoch, self._plan = epoch, self._shuffled(epoch)
         number, rows = self._plan[place]
         arrays = self._pools[number].arrays
-        return arrays if rows is None else {name: array[rows] for name, array in arrays.items()}
+        if rows is None:
+            return arrays
+        batch = {name: array[rows] for name, array in arrays.items()}
+        return (
+            blended(batch, np.random.default_rng((self._seed, 0x313, step)))
+            if self._blend and can_blend(batch)
+            else batch
+        )
 
 
 def tensors(batch: Mapping[str, npt.NDArray], device: torch.device) -> dict[str, Tensor]:

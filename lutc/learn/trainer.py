@@ -50,6 +50,7 @@ class Settings:
         tables: "free" learns the entries of refitted tables one by one, "tied" atoms and weights, "auto" as it pays.
         size: How tables are stored, see `lutc.learn.export`.
         seed: Of the minibatches.
+        blend: Whether samples are blended where they can be; the baseline never does.
         clock: Seconds; process time makes them CPU minutes.
         save_every: Seconds between checkpoints.
     """
@@ -62,8 +63,14 @@ class Settings:
     tables: str = "auto"
     size: str = "fast"
     seed: int = 0
+    blend: bool = True
     clock: Callable[[], float] = time.monotonic
     save_every: float = 60.0
+
+    @property
+    def blends(self) -> bool:
+        """Whether minibatches are blended."""
+        return self.blend and self.method == "lutc"
 
 
 @dataclasses.dataclass(frozen=True)
