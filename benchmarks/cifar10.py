@@ -28,6 +28,9 @@ MODELS = ("resnet20", "resnet56")
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 
+WIDE = {"resnet20": r"^Conv_(5[1-9]|6\d)$", "resnet56": r"^Conv_(13[5-9]|1[4-9]\d)$"}
+"""Names of the convolutions that read 64 channels: seven tenths of all weights."""
+
 CALIBRATION_IMAGES = 2000
 SELECTION_IMAGES = 3000
 

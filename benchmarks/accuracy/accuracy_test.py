@@ -296,6 +296,23 @@ def test_a_compilation_that_misses_its_budget_is_told_from_one_that_fails(monkey
         methods.compile(case, methods.uniform("int8"), "avx512")
 
 
+def test_a_mixed_form_names_the_wide_layers_of_its_model(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(methods, "FOLDER", tmp_path)
+    monkeypatch.setattr(methods, "_lutc", lambda words: asked.append(words) or (0, {"layers": []}))
+    monkeypatch.setattr(methods, "timed_at", lambda case: [])
+    module = type(
+        "Task", (), {"model": staticmethod(lambda name: tmp_path / "m.onnx"), "WIDE": {"resnet20": "^Conv_5"}}
+    )
+    monkeypatch.setattr(Case, "module", module)
+    method = methods.wide("gain-v8", "gain-v4")
+    methods.compile(Case("cifar10", "resnet20"), method, "avx512")
+    at = asked[0].index("--form")
+    assert asked[0][at : at + 2] == ["--form", "^Conv_5=gain-v8"]
+    with pytest.raises(methods.Skipped, match="wider"):
+        methods.compile(Case("speech", "res8"), method, "avx512")
+
+
 def test_ladders_stand_side_by_side():
     def row(task, rung, after, width=4):
         return {

@@ -24,6 +24,9 @@ from benchmarks.networks import WORK
 FOLDER = WORK / "accuracy"
 _KEPT_S = 3600
 
+_WIDE = "{wide}"
+"""In arguments: the names of a model's wide layers."""
+
 MISSED = 4
 """Exit status of a compilation that could not keep its budget."""
 
@@ -75,6 +78,11 @@ def uniform(form: str) -> Method:
     return Method(form, "none" if form in ("int8", "fp32") else "closed form", ("--preset", form))
 
 
+def wide(form: str, rest: str) -> Method:
+    """One form in the layers that the task calls wide, another in the rest."""
+    return Method(f"{rest}, wide {form}", "closed form", ("--preset", rest, "--form", f"{_WIDE}={form}"))
+
+
 def budgeted(share: float) -> Method:
     """Selected forms under a budget: a share of the original's metric."""
     return Method(f"selected for {100 * share:g} %", "closed form", (), max_drop=share)
@@ -87,7 +95,7 @@ def preset(name: str) -> Method:
 
 METHODS = (
     *map(uniform, ("int8", "gain-v3", "gain-v4", "gain-v6", "gain-v8", "plain-v8")),
-    preset("accurate"), preset("balanced"), preset("fast"), budgeted(0.01), budgeted(0.03),
+    wide("gain-v8", "gain-v4"), preset("accurate"), preset("balanced"), preset("fast"), budgeted(0.01), budgeted(0.03),
 )  # fmt: skip
 """Those of a plain run."""
 
@@ -114,7 +122,7 @@ def compile(case: Case, method: Method, isa: str, dense: float | None = None) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     samples = "learning" if method.minutes else "calibration"
     words = ["compile", str(case.module.model(case.name)), "--calib", case.source(samples)]
-    words += ["-o", str(path), "--target", TARGETS[isa], *method.arguments, *timed_at(case)]
+    words += ["-o", str(path), "--target", TARGETS[isa], *_arguments(case, method), *timed_at(case)]
     if not method.minutes:  # other targets, presets and budgets reuse fits and measured candidates
         words += ["--resume", str(_fits(path.parent))]
     if method.max_drop:
@@ -130,6 +138,16 @@ def compile(case: Case, method: Method, isa: str, dense: float | None = None) ->
     report["compile_seconds"] = round(seconds, 1)
     path.with_suffix(".json").write_text(json.dumps(report), encoding="utf-8")
     return Compiled(path, report, status == 0)
+
+
+def _arguments(case: Case, method: Method) -> list[str]:
+    """Those of a method, for this model."""
+    if not any(_WIDE in word for word in method.arguments):
+        return list(method.arguments)
+    wide = getattr(case.module, "WIDE", {}).get(case.name)
+    if wide is None:
+        raise Skipped("none of its layers is wider than the others")
+    return [word.replace(_WIDE, wide) for word in method.arguments]
 
 
 def compile_all(case: Case, method: Method, isa: str, dense: Callable[[Case], float]) -> list[Compiled]:
