@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-SHARE = 0.5
+_SHARE = 0.5
 """Of a minibatch's samples that are blended; the others stay as they are."""
 
 _BETA = 0.5
@@ -35,7 +35,7 @@ def blended(batch: Mapping[str, npt.NDArray], rng: np.random.Generator) -> dict[
     """
     samples = len(next(iter(batch.values())))
     partners = rng.permutation(samples)
-    weights = np.where(rng.random(samples) < SHARE, rng.beta(_BETA, _BETA, samples), 1.0)
+    weights = np.where(rng.random(samples) < _SHARE, rng.beta(_BETA, _BETA, samples), 1.0)
 
     def blend(array: npt.NDArray) -> npt.NDArray:
         own = weights.astype(array.dtype).reshape(-1, *[1] * (array.ndim - 1))
