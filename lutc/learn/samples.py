@@ -112,11 +112,9 @@ class Minibatches:
         if rows is None:
             return arrays
         batch = {name: array[rows] for name, array in arrays.items()}
-        return (
-            blended(batch, np.random.default_rng((self._seed, 0x313, step)))
-            if self._blend and can_blend(batch)
-            else batch
-        )
+        if self._blend and can_blend(batch):
+            return blended(batch, np.random.default_rng((self._seed, 0x313, step)))
+        return batch
 
 
 def tensors(batch: Mapping[str, npt.NDArray], device: torch.device) -> dict[str, Tensor]:

@@ -28,24 +28,17 @@ def expected_points(priced: Layers, curves: Curves) -> dict[str, list[Point]]:
     """
     share = MOVES / max(len(priced), 1)
 
-    def expected(form: Form) -> float:
-        dense = 0.0 if form == FP32 else EXPECTED_INT8
-        return dense if form.dense else EXPECTED.get(str(form), 0.0)
+    def guess(item: Priced, factor: float = 1.0) -> Point:
+        dense = 0.0 if item.form == FP32 else EXPECTED_INT8
+        error = dense if item.form.dense else EXPECTED.get(str(item.form), 0.0)
+        return Point(item.form, item.seconds, item.bytes, error, factor * share * error)
 
     def points(name: str, items: Sequence[Priced]) -> list[Point]:
-        tried = [curves.get(name, item.form) for item in items]
-        lost = [
-            (known["divergence"], share * expected(item.form))
-            for item, known in zip(items, tried, strict=True)
-            if known is not None and not item.form.dense
-        ]
-        factor = sum(real for real, _ in lost) / max(sum(guess for _, guess in lost), 1e-30) if lost else 1.0
-        return [
-            point_of(item, known)
-            if known is not None
-            else Point(item.form, item.seconds, item.bytes, expected(item.form), factor * share * expected(item.form))
-            for item, known in zip(items, tried, strict=True)
-        ]
+        tried = {item.form: found for item in items if (found := curves.get(name, item.form)) is not None}
+        lookups = [item for item in items if item.form in tried and not item.form.dense]
+        real = sum(tried[item.form]["divergence"] for item in lookups)
+        factor = real / max(sum(guess(item).divergence for item in lookups), 1e-30) if lookups else 1.0
+        return [point_of(item, tried[item.form]) if item.form in tried else guess(item, factor) for item in items]
 
     return {choice.name: points(choice.name, items) for choice, items in priced.values()}
 

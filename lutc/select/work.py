@@ -69,13 +69,13 @@ def _work(
     learning = seen * codebooks * (0.01 + 0.006 * width) * 1e-6 * entries / 16
     encoding = rows * codebooks * 8e-8
     rounding = codebooks * entries * outputs * 5e-8
-    solving = _solve_entries(rows, free, outputs) if free else _solve(rows, features, outputs, 5)
+    solving = _solve_entries(rows, free, outputs) if free else _solve(rows, features, outputs)
     return learning + encoding + rounding + solving + 0.05
 
 
-def _solve(rows: float, regressors: int, outputs: int, solves: int) -> float:
+def _solve(rows: float, regressors: int, outputs: int) -> float:
     gram = rows * regressors * (regressors + outputs) * 2e-11
-    return gram + solves * regressors**2 * (regressors / 3 + 4 * outputs) * 2.5e-11
+    return gram + regressors**2 * (regressors / 3 + 4 * outputs) * 1.25e-10
 
 
 def _solve_entries(rows: float, entries: int, outputs: int) -> float:
