@@ -46,6 +46,33 @@ def test_linear(isa, seed, m, n, k, sizes, gain_limit, extra, kind):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    m=st.integers(1, 300),
+    n=st.sampled_from([48, 95, 96, 97, 144, 240, 250, 384]),
+    k=st.sampled_from([4, 8, 16, 16]),
+    c=st.integers(1, 140),
+    gain_limit=st.sampled_from([0, 15, 63]),
+    residual=st.booleans(),
+    relu=st.booleans(),
+    threads=st.integers(1, 3),
+)
+def test_tiles_of_outputs(isa, seed, m, n, k, c, gain_limit, residual, relu, threads):
+    """Kernels may write a tile of outputs while they compute the next one."""
+    rng = np.random.default_rng(seed)
+    layer = make_layer(rng, 2 * c, [2] * c, k, n, gain_limit)
+    x = rng.normal(size=(m, 2 * c)).astype(np.float32)
+    expected = reference_linear(layer, x).astype(np.float32)
+    if relu:
+        expected = np.maximum(expected, 0)
+    added = rng.integers(-9, 9, size=(m, n)).astype(np.float32) if residual else None
+    activation = "relu" if relu else "none"
+    y = run_linear(isa, layer, x, residual=added, activation=activation, threads=threads)
+    assert np.array_equal(y, expected if added is None else expected + added)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("gain_limit", [0, 7, 15, 31, 63, 127])
 @pytest.mark.parametrize("k", [4, 8, 16])
 def test_many_codebooks_at_the_extremes(isa, gain_limit, k):

@@ -108,6 +108,17 @@ struct PixelPlanes {
 
 struct FinishBlock;
 
+/// A tile of outputs (LookupKernels::stage_columns of them) that lies in scratch as its kernel wants it, activated or
+/// not, and is copied to y, plus a residual, a line at a time.
+struct StagedTile {
+  const float* stage = nullptr;
+  int64_t rows = 0;
+  int64_t groups_done = 0;  ///< the kernel's count
+  const float* residual = nullptr;
+  float* y = nullptr;
+  int64_t y_stride = 0;  ///< of y and residual, in elements
+};
+
 /// One call of the inner loop: `panels` panels times `columns` outputs over all taps and units, written as
 /// acc[column][position].
 struct LookupBlock {
@@ -146,6 +157,14 @@ struct LookupBlock {
   const FinishBlock* finish = nullptr;
   int64_t finish_row = 0;
   int64_t finish_column = 0;
+  /// Where LookupKernels::stage_columns: the stage to which a tile's outputs go instead, sums * scale + bias. The block
+  /// is the tile then: all of its panels and columns.
+  float* stage = nullptr;
+  const float* scale = nullptr;
+  const float* bias = nullptr;
+  bool relu = false;
+  StagedTile* pending = nullptr;  ///< another tile, which is copied meanwhile, as far as there is time
+  int64_t pending_every = 1;      ///< units from one group of its lines to the next
 };
 
 /// acc -> y for a tile: y = relu?(float(acc) * scale + bias) [+ residual]. With columns_contiguous (rows of a matrix)
@@ -216,6 +235,11 @@ struct LookupKernels {
   const uint8_t* row_places = nullptr;
   bool many_blocks = false;  ///< lookup() takes more panels and columns than one block has: column block after block
   bool finishes = false;     ///< lookup() takes LookupBlock::finish
+  /// lookup() takes LookupBlock::stage for tiles of so many columns (a stage is floats, up to a multiple of panel_rows
+  /// rows), from which groups of so many elements are copied at a time.
+  int stage_columns = 0;
+  int stage_group = 0;
+  void (*unstage)(StagedTile* tile) = nullptr;  ///< copies what is left of a tile
   /// Encodes any number of pixels, panel after panel. Null: encode() only. Codes and gains of missing pixels of the
   /// last panel are written: whatever, and zero.
   void (*encode_pixels)(const EncodeView& view, const EncodeInput& input, const PixelPlanes& planes,

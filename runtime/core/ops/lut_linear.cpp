@@ -16,6 +16,9 @@ constexpr int64_t kNearCodes = 20 << 10;
 /// Tables of a plan that stay in cache from run to run. Beyond, a call has one tile of rows, which spreads the fetching
 /// of what follows better; within, one call for all tiles and blocks is faster (4 % at 24 units).
 constexpr int64_t kCachedTables = int64_t{16} << 20;
+/// Units of a tile whose outputs take a stage. Beyond there is nothing to gain (1 % at 48 units, 5 at 32, 20 at 12),
+/// and while tables come from memory lines of output that are written between cost more than by themselves.
+constexpr int64_t kStagedUnits = 32;
 
 class LutLinear final : public LutConsumer {
  public:
@@ -35,7 +38,9 @@ class LutLinear final : public LutConsumer {
     const int64_t tile_codes = kernels_->block_panels * geometry_.panel_bytes;
     many_blocks_ = kernels_->many_blocks && build.table_bytes < kCachedTables;
     whole_rounds_ = many_blocks_ || tile_codes <= kNearCodes;
-    scratch_ = static_cast<size_t>(kGroupTiles * tile_rows_ * kTileColumns * 4 +
+    stages_ = many_blocks_ && kernels_->stage_columns == kTileColumns && geometry_.units <= kStagedUnits;
+    tile_elements_ = kGroupTiles * tile_rows_ * kTileColumns;
+    scratch_ = static_cast<size_t>((stages_ ? 2 : 1) * tile_elements_ * 4 +
                                    (2 * codebooks_ + outputs_ * 4 + 64 * 4 + 127) / 64 * 64);
     link(build);
     return Status::ok();
@@ -85,8 +90,9 @@ class LutLinear final : public LutConsumer {
     while (job.group_tiles > 1 && groups() * job.column_tiles < 2 * threads)
       job.group_tiles = (job.group_tiles + 1) / 2;
     ctx.pool().parallel_for(groups() * job.column_tiles, 1, threads, [&](int64_t begin, int64_t end, int worker) {
-      int32_t* acc = reinterpret_cast<int32_t*>(scratch + static_cast<size_t>(worker) * scratch_);
-      for (int64_t item = begin; item < end; ++item) tile(job, item, acc);
+      Work work{reinterpret_cast<int32_t*>(scratch + static_cast<size_t>(worker) * scratch_)};
+      for (int64_t item = begin; item < end; ++item) tile(job, item, &work);
+      if (stages_) kernels_->unstage(&work.staged);
     });
     return Status::ok();
   }
@@ -94,6 +100,13 @@ class LutLinear final : public LutConsumer {
  private:
   struct Span {
     int64_t row, rows, column, columns;
+  };
+  /// A worker's scratch: sums of a tile or, where kernels stage outputs, its stage and that of the tile before, which
+  /// is copied to y meanwhile.
+  struct Work {
+    int32_t* acc;
+    kernels::StagedTile staged{};  ///< the tile before
+    int64_t turn = 0;              ///< which of two parts of acc is free
   };
   struct Job {
     const uint8_t* codes;
@@ -107,7 +120,7 @@ class LutLinear final : public LutConsumer {
   /// A group of row tiles times a tile of columns. Every part of the table is read from memory once and by the other
   /// row tiles from cache, while what follows is fetched, evenly spread: block by block, or, where the codes of a row
   /// tile are few, all blocks before the next row tile, whose codes then stay in a level 1 cache.
-  void tile(const Job& job, int64_t item, int32_t* acc) const {
+  void tile(const Job& job, int64_t item, Work* work) const {
     Span s;
     s.row = item / job.column_tiles * job.group_tiles * tile_rows_;
     s.column = item % job.column_tiles * kTileColumns;
@@ -133,6 +146,9 @@ class LutLinear final : public LutConsumer {
     b.acc_stride = acc_stride;
     const kernels::FinishBlock features = features_block(job);
     if (job.by_features && is_simple() && kernels_->finishes) b.finish = &features;
+    const bool stages = stages_ && s.columns == kTileColumns && !job.by_features;
+    int32_t* acc = work->acc + work->turn * tile_elements_;
+    if (stages) stage(s, reinterpret_cast<float*>(acc), &work->staged, &b);
     const int64_t call_rows = many_blocks_ ? s.rows : tile_rows_;
     // Passes that fetch: of a call with many panels those over whole tiles.
     const int64_t passes = many_blocks_ ? std::max<int64_t>(1, s.rows / tile_rows_) : tiles;
@@ -147,7 +163,30 @@ class LutLinear final : public LutConsumer {
         if (last > whole) lookup(job, s, r, rows, whole, last - whole, acc, &b);
       }
     }
+    if (stages) return finish_stage(job, s, b.stage, work);
     if (b.finish == nullptr) finish(job, acc, acc_stride, s.row, s.rows, s.column, s.columns);
+  }
+
+  /// Lets lookups of a span write a stage and, evenly spread, copy the tile before.
+  void stage(const Span& s, float* to, kernels::StagedTile* before, kernels::LookupBlock* b) const {
+    b->stage = to;
+    b->scale = scale_ + s.column;
+    b->bias = bias_ + s.column;
+    b->relu = activation_ == kernels::Activation::kRelu;
+    b->pending = before;
+    const int64_t passes = std::max<int64_t>(1, s.rows / tile_rows_) * (kTileColumns / kernels_->block_columns);
+    const int64_t groups = std::max<int64_t>(1, before->rows * kTileColumns / kernels_->stage_group);
+    b->pending_every = std::max<int64_t>(1, passes * geometry_.units / groups);
+  }
+
+  /// Activates a span's outputs in their stage and leaves them there, in place of the tile before.
+  void finish_stage(const Job& job, const Span& s, float* outputs, Work* work) const {
+    kernels_->unstage(&work->staged);
+    const int64_t lanes = (s.rows + kernels_->panel_rows - 1) / kernels_->panel_rows * kernels_->panel_rows;
+    if (!is_simple()) vector_->activate(activation_, outputs, outputs, lanes * kTileColumns);
+    const int64_t at = s.row * outputs_ + s.column;
+    work->staged = {outputs, s.rows, 0, job.residual != nullptr ? job.residual + at : nullptr, job.y + at, outputs_};
+    work->turn ^= 1;
   }
 
   /// Enters the chain of tables. Not before all checks have passed: a step that fails is destroyed.
@@ -314,6 +353,8 @@ class LutLinear final : public LutConsumer {
   TableLink link_;
   int64_t tile_rows_ = 0;
   bool many_blocks_ = false;   ///< a call is all tiles of rows times all whole blocks of columns
+  bool stages_ = false;        ///< outputs of whole tiles go to stages first
+  int64_t tile_elements_ = 0;  ///< of the sums or the stage of a group of tiles
   bool whole_rounds_ = false;  ///< all columns of a tile come before the next tile of rows
   size_t scratch_ = 0;
 };

@@ -1,47 +1,13 @@
 // Lookups with AVX-512 VBMI and VNNI: 16 rows in the 32-bit lanes, byte j of a lane belongs to codebook j of a unit of
 // four. vpermb looks four codebooks up, vpdpbusd multiplies by the gains and sums.
-//
-// gcc reorders intrinsics of an unrolled block until they no longer fit 32 registers, and then spills; the two
-// instructions of the inner loop are therefore volatile asm, which keeps their order and leaves the choice of registers
-// to the compiler.
 #include "kernels/avx512/lookup_avx512.h"
 
 #include "kernels/avx512/intrinsics.h"
+#include "kernels/avx512/lookup_step.h"
 #include "kernels/avx512/transpose.h"
 
 namespace lutc::kernels {
 namespace {
-
-constexpr int kPanels = 4;
-constexpr int kColumns = 6;
-/// Tables kept in registers; the others are operands in memory (24 accumulators, tables, index, gains and one temporary
-/// make 32).
-constexpr int kHeld = 5;
-
-#define LUTC_INLINE __attribute__((always_inline)) inline
-
-template <int K>
-LUTC_INLINE __m512i load_table(const uint8_t* p) {
-  if constexpr (K == 16) return _mm512_loadu_si512(p);
-  if constexpr (K == 8) return _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-  return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-}
-
-LUTC_INLINE void step(__m512i& acc, __m512i index, __m512i table, __m512i gain) {
-  __m512i q;
-  asm volatile("vpermb %2, %1, %0" : "=v"(q) : "v"(index), "v"(table));
-  asm volatile("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(q), "v"(gain));
-}
-
-LUTC_INLINE void step(__m512i& acc, __m512i index, const uint8_t* table, __m512i gain) {
-  __m512i q;
-  asm volatile("vpermb %2, %1, %0" : "=v"(q) : "v"(index), "m"(*reinterpret_cast<const __m512i*>(table)));
-  asm volatile("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(q), "v"(gain));
-}
-
-/// Into level 2 only: misses of level 1 are few at a time, and the codes need them. Asm, so that a panel's arithmetic
-/// stays between one line and the next: all lines of a unit at once made whole models wait (3 % of MiniLM).
-LUTC_INLINE void fetch(const uint8_t* p) { asm volatile("prefetcht1 %0" : : "m"(*p)); }
 
 /// Where the outputs of a tile of kP panels and kN columns go, line after line: bytes from the first. They are asked
 /// for one a step while the tile is computed, else its stores wait for them one after the other (.7 % of a convolution
@@ -263,6 +229,7 @@ void entries(const LookupBlock& b) {
 }
 
 void lookup(const LookupBlock& b) {
+  if (b.stage != nullptr) return lookup_staged_avx512(b);
   switch (b.entries) {
     case 16:
       return entries<16>(b);
@@ -401,6 +368,9 @@ constexpr LookupKernels make_kernels() {
   };
   kernels.many_blocks = true;
   kernels.finishes = true;
+  kernels.stage_columns = kStageColumns;
+  kernels.stage_group = kStageGroup;
+  kernels.unstage = unstage_avx512;
   kernels.encode_pixels = encode_pixels_avx512;
   kernels.score = score_avx512;
   kernels.sum_gains = sum_gains;

@@ -12,4 +12,8 @@ void score_avx512(const EncodeView& view, const void* scratch, uint8_t* panels, 
 void encode_pixels_avx512(const EncodeView& view, const EncodeInput& input, const PixelPlanes& planes, void* scratch);
 void gather_row_avx512(const GatherRow& row);
 
+constexpr int kStageColumns = 48, kStageGroup = 64;
+void lookup_staged_avx512(const LookupBlock& b);
+void unstage_avx512(StagedTile* tile);
+
 }  // namespace lutc::kernels
