@@ -143,10 +143,12 @@ class Search:
             known = self._known(draft)
             trial = known or self._trial(f"draft {built + 1}", draft)
             built += 1
+            loss = trial.loss(self.budget)
             if known is None and self._revert(trial):
                 lost += 1
+                if not self.budget.holds(loss):  # other forms will take the place of those, but not lose less
+                    target = self._next_target(trial, target)
                 continue
-            loss = trial.loss(self.budget)
             if self.budget.holds(loss) and loss >= _SPENT[self.budget.metric] * self.budget.limit:
                 return
             target = self._next_target(trial, target)

@@ -103,6 +103,12 @@ def test_a_divergence_is_kept_and_mostly_spent(ratio):
     assert best.predicted < 0.75 * search.trials[0].predicted and len(search.trials) <= 5
 
 
+def test_what_a_slow_draft_lost_is_not_lost_again():
+    search, best = searched(Machine(1.8, slow={V3: 2.0}), 0.05)
+    assert V3 in search.trials[2].forms.values() and V3 not in best.forms.values()
+    assert [trial.divergence > 0.05 for trial in search.trials] == [False, False, True, False]
+
+
 @pytest.mark.parametrize("slope", [0.05, 0.4, 3.0])
 def test_a_drop_is_kept_and_used(slope):
     search, best = searched(Machine(1.3, score_per_divergence=slope), 0.02, "score")
