@@ -74,20 +74,22 @@ class StagedLines {
     to_ = tile->y + (panel * 16 + group % 4) * tile->y_stride + group / 4 * 16;
     stride_ = tile->y_stride;
     next_ = next_of(left_, stride_);
-    residual_ = tile->residual != nullptr ? tile->residual - tile->y : 0;
+    residual_ = tile->residual;
   }
   int64_t left() const { return left_; }
 
   LUTC_INLINE void write() {
     const float* from = from_;
     float* to = to_;
-    const int64_t stride = stride_, residual = residual_;
-    if (__builtin_expect(residual == 0, 1)) {
+    const int64_t stride = stride_;
+    const float* residual = residual_;
+    if (__builtin_expect(residual == nullptr, 1)) {
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) write_line<false>(from + 4 * i, to + 4 * i * stride, 0);
+      for (int i = 0; i < 4; ++i) write_line<false>(from + 4 * i, nullptr, to + 4 * i * stride);
     } else {
+      residual += to - tile_->y;
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) write_line<true>(from + 4 * i, to + 4 * i * stride, residual);
+      for (int i = 0; i < 4; ++i) write_line<true>(from + 4 * i, residual + 4 * i * stride, to + 4 * i * stride);
     }
     // The same rows of the next 16 columns, or the next rows: all of it may have to come from memory.
     const float* next = to + next_;
@@ -119,20 +121,21 @@ class StagedLines {
 
   /// By halves of 256 bits: that takes the least of the ports that the arithmetic fills.
   template <bool kResidual>
-  LUTC_INLINE void write_line(const float* from, float* to, int64_t residual) {
+  LUTC_INLINE void write_line(const float* from, const float* residual, float* to) {
     __m256 low = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from)), _mm_loadu_ps(from + 16), 1);
     __m256 high = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from + 32)), _mm_loadu_ps(from + 48), 1);
     if constexpr (kResidual) {
-      low = _mm256_add_ps(low, _mm256_loadu_ps(to + residual));
-      high = _mm256_add_ps(high, _mm256_loadu_ps(to + residual + 8));
+      low = _mm256_add_ps(low, _mm256_loadu_ps(residual));
+      high = _mm256_add_ps(high, _mm256_loadu_ps(residual + 8));
     }
     _mm256_storeu_ps(to, low);
     _mm256_storeu_ps(to + 8, high);
   }
 
   StagedTile* tile_;
-  volatile int64_t left_ = 0, stride_ = 0, next_ = 0, residual_ = 0;
+  volatile int64_t left_ = 0, stride_ = 0, next_ = 0;
   const float* volatile from_ = nullptr;
+  const float* volatile residual_ = nullptr;  ///< of the whole tile; may be y itself
   float* volatile to_ = nullptr;
 };
 
