@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 
 from benchmarks import harness
@@ -14,6 +16,21 @@ def test_a_call_that_does_more_work_takes_longer() -> None:
     assert harness.ratio(samples["large"], samples["small"]) > 5
     assert len(samples["small"].cpu) == 5
     assert samples["small"].wall_us() > 0
+
+
+def test_a_core_that_has_rested_is_warm_again_before_it_is_measured() -> None:
+    last = cold_until = 0.0
+
+    def call() -> None:
+        nonlocal last, cold_until
+        now = time.perf_counter()
+        if now - last > 0.01:
+            cold_until = now + 0.005
+        time.sleep(0.003 if now < cold_until else 0)
+        last = time.perf_counter()
+
+    rested = harness.interleave({"call": call}, 5, slice_s=0.0001, settle_s=0.02)["call"]
+    assert rested.wall_us() < 2500
 
 
 def test_the_ratio_is_formed_within_rounds() -> None:

@@ -55,8 +55,9 @@ def interleave(
         candidates: What to call, by name. Each is called a few times first.
         rounds: Measurements of each.
         slice_s: Each measurement repeats its call until about this many seconds have passed.
-        settle_s: Seconds of rest before each measurement. Workers of the candidate before may still wait awake; where
-            candidates have several threads each, they would take cores from the next one.
+        settle_s: Seconds of rest before each measurement, and of calls that are not counted behind it. Workers of the
+            candidate before may still wait awake; where candidates have several threads each, they would take cores
+            from the next one. But cores that have rested are slow at first, the more of them the more.
         after_round: Receives the number of finished rounds.
 
     Returns:
@@ -76,7 +77,10 @@ def interleave(
             call, count = candidates[name], repeats[name]
             if settle_s > 0:
                 time.sleep(settle_s)
+            warm = time.perf_counter() + settle_s
             call()  # brings this candidate's weights back into the caches
+            while time.perf_counter() < warm:
+                call()
             wall_start, cpu_start = time.perf_counter(), time.process_time()
             for _ in range(count):
                 call()
