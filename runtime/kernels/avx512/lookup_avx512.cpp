@@ -96,9 +96,6 @@ LUTC_INLINE void finish_sums(const FinishBlock& f, int64_t row, int64_t column, 
 /// they queue behind the arithmetic.
 template <int kP, int kN, int K, bool kGain, bool kSteps>
 __attribute__((noinline)) void block(const LookupBlock& b, int64_t tiles, int64_t blocks) {
-  // The last table stays in memory where registers are short: only whole 64-byte cells can be operands.
-  constexpr bool kSpill = K == 16 && kN == kColumns && kP == kPanels;
-  constexpr int kRegisters = kSpill ? kHeld : kN;
   const __m512i ones = _mm512_set1_epi8(1);
   const uint8_t* ahead = b.prefetch != nullptr ? b.prefetch : b.table;
   // Up to three lines, one behind a panel, without a branch that would cloud the loop's end; fewer are fetched twice.
@@ -145,18 +142,9 @@ __attribute__((noinline)) void block(const LookupBlock& b, int64_t tiles, int64_
         if (!kSteps && ahead_step > 192) {  // with steps there is nothing to fetch, and loads are scarce
           for (int64_t l = 192; l < ahead_step; l += 64) fetch(ahead + l);
         }
-        __m512i tables[kRegisters];
-#pragma GCC unroll 6
-        for (int n = 0; n < kRegisters; ++n) tables[n] = load_table<K>(table + n * 4 * K);
-#pragma GCC unroll 4
-        for (int p = 0; p < kP; ++p) {
-          const __m512i index = _mm512_loadu_si512(codes + p * panel);
-          const __m512i gain = kGain ? _mm512_loadu_si512(gains + p * panel) : ones;
-#pragma GCC unroll 6
-          for (int n = 0; n < kRegisters; ++n) step(acc[p][n], index, tables[n], gain);
-          if constexpr (kSpill) step(acc[p][kN - 1], index, table + (kN - 1) * 4 * K, gain);
+        unit_step<kP, kN, K, kGain>(acc, table, codes, gains, panel, ones, [&](int p) __attribute__((always_inline)) {
           for (int l = p; !kSteps && l < 3; l += kP) fetch(ahead + (l == 0 ? 0 : l == 1 ? second : third));
-        }
+        });
         ahead += ahead_step;
         codes += kUnit;
       }

@@ -143,7 +143,6 @@ class StagedLines {
 /// their sums: gcc runs out of registers and keeps addresses in vectors, where they queue behind the arithmetic.
 template <int kP, int K, bool kGain>
 __attribute__((noinline)) void block(const LookupBlock& b, int64_t tiles) {
-  constexpr int kHeldTables = K == 16 && kP == kPanels ? kHeld : kColumns;
   constexpr int64_t kUnit = kGain ? 128 : 64, kTables = kColumns * 4 * K;
   const __m512i ones = _mm512_set1_epi8(1);
   const int64_t panel_bytes = b.code_panel_step, block_bytes = b.units * kTables, ahead_step = 64 * b.prefetch_lines;
@@ -173,19 +172,11 @@ __attribute__((noinline)) void block(const LookupBlock& b, int64_t tiles) {
           if (__builtin_expect(ahead_step > 192, 0)) {
             for (int64_t l = 192; l < ahead_step; l += 64) fetch(ahead + l);
           }
-          __m512i tables[kHeldTables];
-#pragma GCC unroll 6
-          for (int n = 0; n < kHeldTables; ++n) tables[n] = load_table<K>(table + n * 4 * K);
-#pragma GCC unroll 4
-          for (int p = 0; p < kP; ++p) {
-            const __m512i index = _mm512_loadu_si512(codes + p * panel_bytes);
-            const __m512i gain = kGain ? _mm512_loadu_si512(codes + 64 + p * panel_bytes) : ones;
-#pragma GCC unroll 6
-            for (int n = 0; n < kHeldTables; ++n) step(acc[p][n], index, tables[n], gain);
-            if constexpr (kHeldTables < kColumns) step(acc[p][kHeld], index, table + kHeld * 4 * K, gain);
-            // Three lines, one behind a panel; where they are fewer a unit, those of the next ones again.
-            for (int l = p; l < 3; l += kP) fetch(ahead + 64 * l);
-          }
+          // Three lines, one behind a panel; where they are fewer a unit, those of the next ones again.
+          unit_step<kP, kColumns, K, kGain>(acc, table, codes, codes + 64, panel_bytes, ones,
+                                            [&](int p) __attribute__((always_inline)) {
+                                              for (int l = p; l < 3; l += kP) fetch(ahead + 64 * l);
+                                            });
           table += kTables;
           codes += kUnit;
           ahead += ahead_step;

@@ -39,6 +39,27 @@ LUTC_INLINE void step(__m512i& acc, __m512i index, const uint8_t* table, __m512i
   asm volatile("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(q), "v"(gain));
 }
 
+/// A unit of four codebooks: kP panels times kN columns. The last table stays in memory where registers are short: only
+/// whole 64-byte cells can be operands. after(p) comes behind the arithmetic of panel p.
+template <int kP, int kN, int K, bool kGain, class After>
+LUTC_INLINE void unit_step(__m512i (&acc)[kP][kN], const uint8_t* table, const uint8_t* codes, const uint8_t* gains,
+                           int64_t panel, __m512i ones, const After& after) {
+  constexpr bool kSpill = K == 16 && kN == kColumns && kP == kPanels;
+  constexpr int kRegisters = kSpill ? kHeld : kN;
+  __m512i tables[kRegisters];
+#pragma GCC unroll 6
+  for (int n = 0; n < kRegisters; ++n) tables[n] = load_table<K>(table + n * 4 * K);
+#pragma GCC unroll 4
+  for (int p = 0; p < kP; ++p) {
+    const __m512i index = _mm512_loadu_si512(codes + p * panel);
+    const __m512i gain = kGain ? _mm512_loadu_si512(gains + p * panel) : ones;
+#pragma GCC unroll 6
+    for (int n = 0; n < kRegisters; ++n) step(acc[p][n], index, tables[n], gain);
+    if constexpr (kSpill) step(acc[p][kN - 1], index, table + (kN - 1) * 4 * K, gain);
+    after(p);
+  }
+}
+
 /// Into level 2 only: misses of level 1 are few at a time, and the codes need them. Asm, so that a panel's arithmetic
 /// stays between one line and the next: all lines of a unit at once made whole models wait (3 % of MiniLM).
 LUTC_INLINE void fetch(const uint8_t* p) { asm volatile("prefetcht1 %0" : : "m"(*p)); }
