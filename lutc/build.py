@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from lutc.cost.random_layers import randomise
 from lutc.errors import UsageError
 from lutc.fit import FitResult, fit_model
 from lutc.fit.lutnn import fit_lutnn
@@ -117,6 +118,24 @@ class Builder:
             plan, path, target=self.target, report={**report, "layers": layers}, check=InferenceSession
         )
         return Built(path, written, layers)
+
+    def rehearse(self, choices: Sequence[LayerChoice], path: Path) -> Path:
+        """Makes an artifact with random numbers in place of fitted ones: it takes as long, and is known in seconds.
+
+        Args:
+            choices: Of the graph's layers.
+            path: The artifact.
+        """
+        graph = self.graph.clone()
+        nodes = {str(node.outputs[0].name): node for node in graph.graph}
+        copies = []
+        for choice in choices:
+            output = str(choice.node.outputs[0].name)
+            copies.append(dataclasses.replace(choice, name=choice.node.name or output, node=nodes[output]))
+        plan = fuse(randomise(graph, copies, seed=self.seed))
+        pack(plan, self.target)
+        write_artifact(plan, path, target=self.target, report={})
+        return path
 
     def fit(self, choices: Sequence[LayerChoice], source: CalibrationSource, **fitting: Any) -> FitResult:
         """The layers that take lookups, fitted; `fitting` are more arguments of `fit_model`."""

@@ -19,7 +19,7 @@ from lutc.select.network import Network
 from lutc.select.samples import Samples
 from lutc.select.work import POSITIONS, batches_bytes, candidate_units, fit_bytes, fit_units, layer_rows, unit_seconds
 
-DRAFTS = {"divergence": 2.2, "score": 5.0}
+DRAFTS = {"divergence": 1.6, "score": 5.0}
 """Models with lookups that a search builds on average, by what the budget limits: drafts and, under a score, levels."""
 
 AGAIN = 0.7
@@ -135,7 +135,8 @@ class Effort:
         run_final = run * batches_bytes(samples.final) / batches_bytes(samples.judge)
         run_verify = run * batches_bytes(samples.verify) / batches_bytes(samples.judge)
         weights = sum(constant_bytes(FP32, choice) for choice, _ in priced.values())
-        trial = run_verify + MEASURING_S + score_seconds + speed * _BUILD * weights / 4
+        rehearsal = MEASURING_S + speed * _BUILD * weights / 4
+        trial = run_verify + rehearsal + score_seconds
         known = [curves.get(choice.name, item.form) is not None for choice, items in priced.values() for item in items]
         activations = network.cost(samples.final[0]) / batch_bytes(samples.final[0]) * batches_bytes(samples.final)
         runs = 2 * run_final
@@ -143,7 +144,7 @@ class Effort:
             candidates,
             tried,
             _fits(models, kept, layer_fits, runs, forms),
-            (models + 2) * trial,
+            (models + 2) * trial + models * rehearsal,
             max(resident(), resident_now() + activations + largest + _COPIES * weights + _SESSIONS),
             pace,
             models,

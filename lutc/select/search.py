@@ -1,4 +1,7 @@
-"""The search: draft, build, measure, revert what lost time, spend what is left of the budget; the best is kept."""
+"""The search: draft, rehearse, build, measure, spend what is left of the budget; the best is kept.
+
+Forms that lose time are reverted, most of them before anything is fitted: a rehearsal is a draft with random tables.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,12 @@ _SLOWER = 1.1
 _WHOLE = 1.02
 """An artifact has clearly lost where it takes this many times what all-int8 takes."""
 
+_DOUBTS = 3
+"""How often layers are measured at most until none seems to lose time."""
+
+_REHEARSALS = 4
+"""Rehearsals of a draft at most: each takes forms off the table."""
+
 _SECOND_TRIES = 2
 """Drafts that are built in place of such as lost time somewhere."""
 
@@ -54,6 +63,7 @@ _WORTH = 0.985
 """A draft is worth building if it is predicted to take less than this part of the best artifact's time."""
 
 Build = Callable[[Sequence[LayerChoice], Path, Mapping[str, Mapping[str, object]]], Built]
+Rehearse = Callable[[Sequence[LayerChoice], Path], Path]
 
 
 @dataclasses.dataclass
@@ -102,6 +112,7 @@ class Search:
         budget: To be kept.
         meter: Measures artifacts.
         build: Makes them.
+        rehearse: Makes such as take the same time, and are worth nothing else.
         folder: For artifacts.
         progress: Receives a line for each.
         trials: Everything that was built.
@@ -113,6 +124,7 @@ class Search:
     budget: Budget
     meter: Meter
     build: Build
+    rehearse: Rehearse
     folder: Path
     progress: Progress
     trials: list[Trial] = dataclasses.field(default_factory=list)
@@ -139,12 +151,12 @@ class Search:
         target = self.budget.first_target()
         built = lost = 0
         while built < DRAFTS[self.budget.metric] + min(lost, _SECOND_TRIES):
-            draft = self.table.draft(target, self.reverted)
+            draft = self._rehearsed(target)
             known = self._known(draft)
             trial = known or self._trial(f"draft {built + 1}", draft)
             built += 1
             loss = trial.loss(self.budget)
-            if known is None and self._revert(trial):
+            if known is None and self._revert(trial, trial.layers, (1 - _WORTH) * (trial.seconds or 0.0)):
                 lost += 1
                 if not self.budget.holds(loss):  # other forms will take the place of those, but not lose less
                     target = self._next_target(trial, target)
@@ -158,6 +170,19 @@ class Search:
             if self.budget.holds(loss) and following.seconds > _WORTH * self._expected_seconds(self._best()):
                 return
 
+    def _rehearsed(self, target: float) -> Draft:
+        """A draft of which no form loses time, as far as can be told without fitting it."""
+        draft = self.table.draft(target, self.reverted)
+        for _ in range(_REHEARSALS):
+            if self.meter.isa is None or self._known(draft) or all(form.dense for form in draft.forms.values()):
+                break
+            choices = self.table.choices(draft)
+            session = self.meter.open(self.rehearse(choices, self.folder / "rehearsal.lut"))
+            if not self._revert(draft, self._layers(session, choices)):
+                break
+            draft = self.table.draft(target, self.reverted)
+        return draft
+
     def _levels(self) -> None:
         """All layers in a form or a finer one: divergences of layers need not add up to a score in the same way."""
         built = 0
@@ -166,7 +191,7 @@ class Search:
             if self._known(draft) or draft.seconds > _WORTH * self._expected_seconds(self._best()):
                 continue
             trial = self._trial(f"all {text} or finer", draft)
-            self._revert(trial)
+            self._revert(trial, trial.layers)
             built += 1
             if built == _SINGLE or not self.budget.holds(trial.loss(self.budget)):
                 return
@@ -247,33 +272,62 @@ class Search:
             trial.seconds = self.meter.seconds({"own": session})["own"]
             trial.layers = self.meter.layer_seconds({"own": session}, trial.choices)["own"]
             return
-        sessions = {"int8": self.meter.open(first.built.path), "own": session}
-        whole = self.meter.seconds(sessions)
-        layers = self.meter.layer_seconds(sessions, trial.choices)
+        whole = self.meter.seconds({"int8": self.meter.open(first.built.path), "own": session})
         # The machine may be in another mood than when all-int8 was measured alone: compare within this turn.
         assert first.seconds is not None
         trial.seconds = first.seconds * whole["own"] / whole["int8"]
-        trial.layers = {
-            name: seconds * first.layers.get(name, seconds) / max(layers["int8"].get(name, seconds), 1e-12)
-            for name, seconds in layers["own"].items()
-        }
+        trial.layers = self._layers(session, trial.choices)
 
-    def _revert(self, trial: Trial) -> bool:
-        """Takes forms that were clearly slower than int8 off the table, in all layers alike; whether there were any."""
+    def _layers(self, session: InferenceSession, choices: Sequence[LayerChoice]) -> dict[str, float]:
+        """Seconds of every layer, in turns with all-int8 and in terms of when that was measured alone.
+
+        Where one seems to lose time all are measured again, and the least counts: other programs cost time, too.
+        """
+        first = self.trials[0]
+        sessions = {"int8": self.meter.open(first.built.path), "own": session}
+        least: dict[str, dict[str, float]] = {"int8": {}, "own": {}}
+        layers: dict[str, float] = {}
+        for _ in range(_DOUBTS):
+            for key, measured in self.meter.layer_seconds(sessions, choices).items():
+                for name, seconds in measured.items():
+                    least[key][name] = min(seconds, least[key].get(name, math.inf))
+            layers = {
+                name: seconds * first.layers.get(name, seconds) / max(least["int8"].get(name, seconds), 1e-12)
+                for name, seconds in least["own"].items()
+            }
+            if not any(self._loses(choice.name, choice.form, layers) for choice in choices):
+                break
+        return layers
+
+    def _loses(self, name: str, form: Form, layers: Mapping[str, float]) -> bool:
+        """Whether a lookup, if a layer is one, takes clearly longer than int8."""
+        slow = _SLOWER * self.trials[0].layers.get(name, math.inf)
+        return not form.dense and not self.table.is_fixed(name) and layers.get(name, 0.0) > slow
+
+    def _revert(self, built: Trial | Draft, layers: Mapping[str, float], least: float = 0.0) -> bool:
+        """Takes forms that were clearly slower than int8 off the table, in all layers alike.
+
+        Args:
+            built: What was measured.
+            layers: Measured seconds of its layers.
+            least: Seconds that are to be saved, or it is not worth it.
+
+        Returns:
+            Whether there were any.
+        """
         int8 = self.trials[0]
-        found = False
-        for name, form in trial.forms.items():
-            dense = int8.layers.get(name, math.inf)
-            if form.dense or self.table.is_fixed(name) or trial.layers.get(name, 0.0) <= _SLOWER * dense:
-                continue
-            found = True
+        losing = {name: form for name, form in built.forms.items() if self._loses(name, form, layers)}
+        if sum(layers[name] - int8.layers[name] for name in losing) <= least:
+            return False
+        for name, form in losing.items():
+            dense = int8.layers[name]
             self.progress.note(
-                f"select: {name}: {form} took {trial.layers[name] * 1e6:.0f} us, int8 {dense * 1e6:.0f} us: reverted"
+                f"select: {name}: {form} took {layers[name] * 1e6:.0f} us, int8 {dense * 1e6:.0f} us: reverted"
             )
-            more = trial.layers[name] / dense * int8.points[name].seconds - trial.points[name].seconds
+            more = layers[name] / dense * int8.points[name].seconds - built.points[name].seconds
             for twin in self.table.alike(name):
                 self.reverted.setdefault(twin, {}).setdefault(form, max(more, 0.0))
-        return found
+        return True
 
     def baselines(self) -> list[Trial]:
         """All-int8, and fp32 where that is another model."""

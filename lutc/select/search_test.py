@@ -29,6 +29,10 @@ class Prices:
         return MICROSECONDS[form] * 1e-6
 
 
+class Rehearsal(dict):
+    """The forms of an artifact that was not fitted."""
+
+
 @dataclasses.dataclass
 class Machine:
     """Measures artifacts, which are nothing but their forms.
@@ -36,25 +40,30 @@ class Machine:
     Attributes:
         ratio: Measured over summed divergence.
         slow: Measured over predicted time, by form.
+        surprise: Likewise, of fitted artifacts over rehearsals.
         score_of: What a layer costs of the score, by form, where that has nothing to do with its divergence.
         unsure: How far above a drop its upper end is, in roots of it.
     """
 
     ratio: float = 1.0
     slow: dict = dataclasses.field(default_factory=dict)
+    surprise: dict = dataclasses.field(default_factory=dict)
     isa: str | None = "avx512"
     score_per_divergence: float | None = None
     score_of: dict | None = None
     unsure: float = 0.0
-    built: list = dataclasses.field(default_factory=list)
+    built: dict = dataclasses.field(default_factory=dict)
 
     def build(self, choices, path, rows):
-        forms = {choice.name: choice.form for choice in choices}
-        self.built.append(forms)
-        return Built(Path(str(len(self.built) - 1)), 1, [])
+        self.built[path] = {choice.name: choice.form for choice in choices}
+        return Built(path, 1, [])
+
+    def rehearse(self, choices, path):
+        self.built[path] = Rehearsal((choice.name, choice.form) for choice in choices)
+        return path
 
     def open(self, path):
-        return self.built[int(str(path))]
+        return self.built[path]
 
     def divergence(self, forms):
         return self.ratio * sum(DIVERGENCE[form] for form in forms.values())
@@ -68,14 +77,18 @@ class Machine:
             return None
         return Drop(lost, lost + self.unsure * lost**0.5)
 
-    def _layer(self, form):
-        return MICROSECONDS[form] * 1e-6 * self.slow.get(form, 1.0)
-
     def seconds(self, sessions):
-        return {name: sum(map(self._layer, forms.values())) for name, forms in sessions.items()}
+        return {name: sum(layers.values()) for name, layers in self.layer_seconds(sessions, []).items()}
 
     def layer_seconds(self, sessions, choices):
-        return {name: {k: self._layer(form) for k, form in forms.items()} for name, forms in sessions.items()}
+        return {name: self._layers(forms) for name, forms in sessions.items()}
+
+    def _layers(self, forms):
+        surprise = {} if isinstance(forms, Rehearsal) else self.surprise
+        return {
+            name: MICROSECONDS[form] * 1e-6 * self.slow.get(form, 1.0) * surprise.get(form, 1.0)
+            for name, form in forms.items()
+        }
 
 
 def searched(machine, limit, metric="divergence", fixed=None, touchy=()):
@@ -92,7 +105,7 @@ def searched(machine, limit, metric="divergence", fixed=None, touchy=()):
     }
     table = Table(layers, points, dict.fromkeys(LAYERS, LayerShape.linear(8, 64, 64)), Prices(), 0.0)
     budget = Budget(metric, limit, "test")
-    search = Search(table, budget, machine, machine.build, Path("."), Progress())
+    search = Search(table, budget, machine, machine.build, machine.rehearse, Path("."), Progress())
     return search, search.run()
 
 
@@ -104,7 +117,7 @@ def test_a_divergence_is_kept_and_mostly_spent(ratio):
 
 
 def test_what_a_slow_draft_lost_is_not_lost_again():
-    search, best = searched(Machine(1.8, slow={V3: 2.0}), 0.05)
+    search, best = searched(Machine(1.8, surprise={V3: 2.0}), 0.05)
     assert V3 in search.trials[2].forms.values() and V3 not in best.forms.values()
     assert [trial.divergence > 0.05 for trial in search.trials] == [False, False, True, False]
 
@@ -150,11 +163,36 @@ def test_learning_begins_beyond_the_budget_but_not_far():
     assert search.bolder(best, 1.0001) is None  # nothing faster is that near
 
 
-def test_a_form_that_loses_time_is_reverted_and_its_budget_spent_elsewhere():
-    search, best = searched(Machine(slow={V8: 5.0}), 0.15)
+@pytest.mark.parametrize("machine", [Machine(slow={V8: 5.0}), Machine(surprise={V8: 5.0})], ids=["slow", "surprise"])
+def test_a_form_that_loses_time_is_reverted_and_its_budget_spent_elsewhere(machine):
+    search, best = searched(machine, 0.15)
     assert V8 not in best.forms.values() and V4 in best.forms.values()
     assert all(V8 in forms for forms in search.reverted.values()) and search.reverted
     assert best.seconds < search.trials[0].seconds
+    fitted = {form for trial in search.trials for form in trial.forms.values()}
+    assert (V8 in fitted) == bool(machine.surprise)  # a rehearsal shows what it can before anything is fitted
+
+
+def test_a_layer_that_seems_slow_once_is_measured_again():
+    busy = iter([False, True, False])  # all-int8 alone, then a rehearsal
+
+    class Busy(Machine):
+        def layer_seconds(self, sessions, choices):
+            found = super().layer_seconds(sessions, choices)
+            if "own" in found and next(busy, False):
+                found["own"] = {name: 9 * seconds for name, seconds in found["own"].items()}
+            return found
+
+    search, _ = searched(Busy(), 0.1)
+    assert next(busy, None) is None and not search.reverted
+
+
+def test_a_layer_that_loses_little_time_is_not_worth_another_fit():
+    search, best = searched(Machine(), 0.1)
+    name = next(name for name, form in best.forms.items() if form == V4)
+    layers = {**best.layers, name: 1.2 * search.trials[0].layers[name]}
+    assert not search._revert(best, layers, least=25e-6) and not search.reverted
+    assert search._revert(best, layers, least=15e-6) and V4 in search.reverted[name]
 
 
 def test_all_int8_is_kept_where_everything_else_measures_slower():

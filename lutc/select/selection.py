@@ -172,7 +172,7 @@ def select(
             progress.note(course.model_built(time.process_time() - before))
         return built
 
-    search = Search(table, budget, meter, build, folder, progress)
+    search = Search(table, budget, meter, build, builder.rehearse, folder, progress)
     best = search.run()
     bolder = search.bolder(best, _LEARNED) if learns and budget.metric == "score" else None
     for line in conclusion(search, best):
