@@ -7,8 +7,9 @@ import dataclasses
 PRESETS = {"accurate": 0.02, "balanced": 0.06, "fast": 0.15}
 """Largest divergence of the model's outputs: squared error over variance, the worst output counts."""
 
-_MARGIN = 0.95
-"""A search begins with this part of a divergence: sums over layers are near what is measured, to either side."""
+_MARGIN = 0.87
+"""A search begins with this part of a divergence: what is measured is up to 1.14 times the sum over layers, and a first
+draft that keeps the budget saves the fits of a second one."""
 
 _SCORE_BEGIN, _SCORE_WIDEST = 0.1, 0.3
 """Divergences that a search under a score begins with, and that it could come to allow a single layer."""
