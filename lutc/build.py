@@ -128,10 +128,7 @@ class Builder:
         """
         graph = self.graph.clone()
         nodes = {str(node.outputs[0].name): node for node in graph.graph}
-        copies = []
-        for choice in choices:
-            output = str(choice.node.outputs[0].name)
-            copies.append(dataclasses.replace(choice, name=choice.node.name or output, node=nodes[output]))
+        copies = [dataclasses.replace(each, node=nodes[str(each.node.outputs[0].name)]) for each in choices]
         plan = fuse(randomise(graph, copies, seed=self.seed))
         pack(plan, self.target)
         write_artifact(plan, path, target=self.target, report={})

@@ -47,21 +47,22 @@ def randomise(model: ir.Model, choices: Sequence[LayerChoice], *, seed: int = 0)
         old = choice.node
         x = old.inputs[0]
         assert x is not None
+        name = old.name or str(old.outputs[0].name)  # as a fit names them
         nodes: list[ir.Node] = []
         groups = pad_groups(even_groups(choice.D, choice.form.width))
         features = choice.D
         if choice.form.projection != "none":
             groups = projected_groups(choice.D, choice.form.width)
             features = int(groups.max()) + 1
-            nodes.append(project(x, random_projection(rng, choice.D, features, choice.form), name=f"{choice.name}.p"))
+            nodes.append(project(x, random_projection(rng, choice.D, features, choice.form), name=f"{name}.project"))
             x = nodes[0].outputs[0]
             x.type = ir.TensorType(ir.DataType.FLOAT)
         if choice.kind == "conv":
-            nodes.append(lut_conv(x, _conv(rng, choice), name=choice.name))
+            nodes.append(lut_conv(x, _conv(rng, choice), name=name))
         else:
             inv_scale = 1.0 if nodes else INPUT_LEVELS
             parameters = random_lookup(rng, features, choice.N, groups, choice.form, inv_scale)
-            nodes.append(lut_linear(x, parameters, name=choice.name))
+            nodes.append(lut_linear(x, parameters, name=name))
         for node in nodes:
             for value in node.inputs[1:]:
                 assert value is not None

@@ -178,7 +178,7 @@ class Search:
                 break
             choices = self.table.choices(draft)
             session = self.meter.open(self.rehearse(choices, self.folder / "rehearsal.lut"))
-            if not self._revert(draft, self._layers(session, choices)):
+            if not self._revert(draft, self._layers(self._beside_int8(session), choices)):
                 break
             draft = self.table.draft(target, self.reverted)
         return draft
@@ -272,19 +272,22 @@ class Search:
             trial.seconds = self.meter.seconds({"own": session})["own"]
             trial.layers = self.meter.layer_seconds({"own": session}, trial.choices)["own"]
             return
-        whole = self.meter.seconds({"int8": self.meter.open(first.built.path), "own": session})
+        sessions = self._beside_int8(session)
+        whole = self.meter.seconds(sessions)
         # The machine may be in another mood than when all-int8 was measured alone: compare within this turn.
         assert first.seconds is not None
         trial.seconds = first.seconds * whole["own"] / whole["int8"]
-        trial.layers = self._layers(session, trial.choices)
+        trial.layers = self._layers(sessions, trial.choices)
 
-    def _layers(self, session: InferenceSession, choices: Sequence[LayerChoice]) -> dict[str, float]:
+    def _beside_int8(self, session: InferenceSession) -> dict[str, InferenceSession]:
+        return {"int8": self.meter.open(self.trials[0].built.path), "own": session}
+
+    def _layers(self, sessions: Mapping[str, InferenceSession], choices: Sequence[LayerChoice]) -> dict[str, float]:
         """Seconds of every layer, in turns with all-int8 and in terms of when that was measured alone.
 
         Where one seems to lose time all are measured again, and the least counts: other programs cost time, too.
         """
         first = self.trials[0]
-        sessions = {"int8": self.meter.open(first.built.path), "own": session}
         least: dict[str, dict[str, float]] = {"int8": {}, "own": {}}
         layers: dict[str, float] = {}
         for _ in range(_DOUBTS):
