@@ -31,6 +31,9 @@ STD = np.array([0.229, 0.224, 0.225], np.float32)
 WIDE = {"resnet20": r"^Conv_(5[1-9]|6\d)$", "resnet56": r"^Conv_(13[5-9]|1[4-9]\d)$"}
 """Names of the convolutions that read 64 channels: seven tenths of all weights."""
 
+WIDER = {"resnet56": r"^Conv_(11[1-9]|12[1-8]|13[5-9]|1[4-9]\d)$"}
+"""Of these and the last six that read 32."""
+
 CALIBRATION_IMAGES = 2000
 SELECTION_IMAGES = 3000
 

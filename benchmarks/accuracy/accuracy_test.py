@@ -305,11 +305,11 @@ def test_a_mixed_form_names_the_wide_layers_of_its_model(monkeypatch, tmp_path):
         "Task", (), {"model": staticmethod(lambda name: tmp_path / "m.onnx"), "WIDE": {"resnet20": "^Conv_5"}}
     )
     monkeypatch.setattr(Case, "module", module)
-    method = methods.wide("gain-v8", "gain-v4")
+    method = methods.part("wide", "gain-v8", "gain-v4")
     methods.compile(Case("cifar10", "resnet20"), method, "avx512")
     at = asked[0].index("--form")
     assert asked[0][at : at + 2] == ["--form", "^Conv_5=gain-v8"]
-    with pytest.raises(methods.Skipped, match="wider"):
+    with pytest.raises(methods.Skipped, match="no wide layers"):
         methods.compile(Case("speech", "res8"), method, "avx512")
 
 

@@ -24,8 +24,8 @@ from benchmarks.networks import WORK
 FOLDER = WORK / "accuracy"
 _KEPT_S = 3600
 
-_WIDE = "{wide}"
-"""In arguments: the names of a model's wide layers."""
+_PARTS = ("wide", "wider")
+"""Parts of a model: in braces, arguments may name their layers, which the task has under the name in capitals."""
 
 MISSED = 4
 """Exit status of a compilation that could not keep its budget."""
@@ -78,9 +78,9 @@ def uniform(form: str) -> Method:
     return Method(form, "none" if form in ("int8", "fp32") else "closed form", ("--preset", form))
 
 
-def wide(form: str, rest: str) -> Method:
-    """One form in the layers that the task calls wide, another in the rest."""
-    return Method(f"{rest}, wide {form}", "closed form", ("--preset", rest, "--form", f"{_WIDE}={form}"))
+def part(name: str, form: str, rest: str) -> Method:
+    """One form in the layers that the task calls so ("wide", "wider"), another in the rest."""
+    return Method(f"{rest}, {name} {form}", "closed form", ("--preset", rest, "--form", f"{{{name}}}={form}"))
 
 
 def budgeted(share: float) -> Method:
@@ -95,7 +95,8 @@ def preset(name: str) -> Method:
 
 METHODS = (
     *map(uniform, ("int8", "gain-v3", "gain-v4", "gain-v6", "gain-v8", "plain-v8")),
-    wide("gain-v8", "gain-v4"), preset("accurate"), preset("balanced"), preset("fast"), budgeted(0.01), budgeted(0.03),
+    part("wide", "gain-v8", "gain-v4"), part("wider", "gain-v8", "gain-v4"),
+    preset("accurate"), preset("balanced"), preset("fast"), budgeted(0.01), budgeted(0.03),
 )  # fmt: skip
 """Those of a plain run."""
 
@@ -142,12 +143,15 @@ def compile(case: Case, method: Method, isa: str, dense: float | None = None) ->
 
 def _arguments(case: Case, method: Method) -> list[str]:
     """Those of a method, for this model."""
-    if not any(_WIDE in word for word in method.arguments):
-        return list(method.arguments)
-    wide = getattr(case.module, "WIDE", {}).get(case.name)
-    if wide is None:
-        raise Skipped("none of its layers is wider than the others")
-    return [word.replace(_WIDE, wide) for word in method.arguments]
+    words = list(method.arguments)
+    for part in _PARTS:
+        place = f"{{{part}}}"
+        if any(place in word for word in words):
+            layers = getattr(case.module, part.upper(), {}).get(case.name)
+            if layers is None:
+                raise Skipped(f"the task names no {part} layers of it")
+            words = [word.replace(place, layers) for word in words]
+    return words
 
 
 def compile_all(case: Case, method: Method, isa: str, dense: Callable[[Case], float]) -> list[Compiled]:

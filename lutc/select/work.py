@@ -21,10 +21,11 @@ _WINDOW = 1.8e-6
 _POSITION = 0.65
 """Work at a position of a convolution, as part of that of a row: its taps share pixels."""
 
-_PROBE, _PROBES = (ROWS, 384, 384), 2
+_PROBE, _PROBES = (ROWS, 384, 384), 3
 """Rows, features and outputs of the layer that is fitted to learn this machine's speed, and how often.
 
-As large as a candidate: caches of their own hide from a small fit that another core keeps the memory busy.
+As large as a candidate: caches of their own hide from a small fit that another core keeps the memory busy. The median
+counts: the first fit is slower than those that follow, and another program may be busy for a moment.
 """
 
 _LEARNING_ROWS = 8192
@@ -103,7 +104,7 @@ def unit_seconds() -> float:
         begin = time.process_time()
         fit_linear(x, x @ weight, weight, form, seed=0, size="small", draft=True)
         taken.append(time.process_time() - begin)
-    return float(np.mean(taken)) / _work(rows, features, outputs, features // 4, 4, 16, 0, draft=True)
+    return float(np.median(taken)) / _work(rows, features, outputs, features // 4, 4, 16, 0, draft=True)
 
 
 def batches_bytes(batches: Sequence[Batch]) -> float:
