@@ -60,14 +60,19 @@ class Meter:
         return synthesise(session.get_inputs(), self.shapes)
 
     def seconds(self, sessions: Mapping[str, InferenceSession]) -> dict[str, float]:
-        """CPU time of a run, of artifacts that take turns: the least of some measurements."""
+        """CPU time of a run, of artifacts that take turns.
+
+        The first one's median, and of the others what the median of the rounds' ratios makes of it: a moment in which
+        the machine is slow, or fast, lasts longer than a round.
+        """
         calls = {name: _call(session, self._feeds(session)) for name, session in sessions.items()}
         begin = time.perf_counter()
         for call in calls.values():
             call()
         patient = 2 * _ROUNDS * (time.perf_counter() - begin) < _PATIENCE_S
         samples = interleave(calls, _ROUNDS if patient else _FEW_ROUNDS, slice_s=0.01)
-        return {name: float(times.cpu.min()) for name, times in samples.items()}
+        first = samples[next(iter(calls))].cpu
+        return {name: float(np.median(first) * np.median(times.cpu / first)) for name, times in samples.items()}
 
     def layer_seconds(
         self, sessions: Mapping[str, InferenceSession], choices: Sequence[LayerChoice]
