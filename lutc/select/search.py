@@ -30,8 +30,9 @@ _INT8, _FP32 = "all int8", "fp32"
 _SLOWER = 1.1
 """A layer has clearly lost time where it takes this many times its int8 form's."""
 
-_WHOLE = 1.01
-"""An artifact has clearly lost where it takes this many times what all-int8 takes."""
+_GAIN = 1.01
+"""A draft has to be measured so many times as fast as all-int8 and fp32, or it is not worth what it loses; of these two
+one has to be so many times as fast as the other, if that was predicted to be the faster one."""
 
 _DOUBTS = 3
 """How often layers are measured at most until none seems to lose time."""
@@ -358,7 +359,9 @@ class Search:
         kept = [trial for trial in kept if not any(self._beats(other, trial) for other in kept)]
         dense = [trial for trial in self.baselines() if trial in kept]
         kept.sort(key=self._expected_seconds)
-        return next((trial for trial in kept if not any(_clearly_slower(trial, other) for other in dense)), kept[0])
+        return next(
+            (trial for trial in kept if not any(_no_faster(trial, other, trial in dense) for other in dense)), kept[0]
+        )
 
     def _beats(self, other: Trial, trial: Trial) -> bool:
         """Whether another was measured to be faster and loses no more: no prediction stands against both."""
@@ -384,10 +387,10 @@ class Search:
         return ", ".join(parts[:1]) + " " + " ".join(parts[1:])
 
 
-def _clearly_slower(trial: Trial, other: Trial) -> bool:
+def _no_faster(trial: Trial, other: Trial, dense: bool) -> bool:
     if trial is other or trial.seconds is None or other.seconds is None:
         return False
-    return trial.seconds > _WHOLE * other.seconds
+    return trial.seconds > other.seconds * (_GAIN if dense else 1 / _GAIN)
 
 
 def _number(loss: float) -> float:

@@ -212,6 +212,18 @@ def test_what_was_fast_once_is_looked_at_again():
     assert next(times, None) is None and best is search.trials[0]
 
 
+@pytest.mark.parametrize(("ratio", "kept"), [(0.97, True), (0.995, False)])
+def test_what_gains_next_to_nothing_is_not_worth_its_loss(ratio, kept):
+    class Near(Machine):
+        def seconds(self, sessions):
+            found = super().seconds(sessions)
+            near = "int8" in found and FP32 not in sessions["own"].values()
+            return {**found, "own": found["int8"] * ratio} if near else found
+
+    search, best = searched(Near(), 0.1)
+    assert (best is not search.trials[0]) == kept
+
+
 def test_fp32_is_kept_where_int8_loses_too_much():
     _, best = searched(Machine(), 5e-5)
     assert set(best.forms.values()) == {FP32}
