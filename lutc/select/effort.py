@@ -19,7 +19,7 @@ from lutc.select.network import Network
 from lutc.select.samples import Samples
 from lutc.select.work import POSITIONS, batches_bytes, candidate_units, fit_bytes, fit_units, layer_rows, unit_seconds
 
-DRAFTS = {"divergence": 1.4, "score": 5.0}
+DRAFTS = {"divergence": 1.2, "score": 5.0}
 """Models with lookups that a search builds on average, by what the budget limits: drafts and, under a score, levels."""
 
 AGAIN = 0.7
