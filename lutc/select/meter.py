@@ -15,9 +15,9 @@ from lutc.forms import LayerChoice
 from lutc.observe.inputs import Batch
 from lutc.session import InferenceSession
 from lutc.synthetic import synthesise
-from lutc.timing import interleave
+from lutc.timing import interleave, quiet_rounds
 
-_ROUNDS, _FEW_ROUNDS = 12, 4
+_ROUNDS, _FEW_ROUNDS, _SLICE_S = 24, 4, 0.02
 _PROFILES, _FEW_PROFILES = 24, 4
 _PATIENCE_S = 6.0  # for either kind of measurement; slow models are measured less often
 
@@ -60,7 +60,7 @@ class Meter:
         return synthesise(session.get_inputs(), self.shapes)
 
     def seconds(self, sessions: Mapping[str, InferenceSession]) -> dict[str, float]:
-        """CPU time of a run, of artifacts that take turns.
+        """CPU time of a run, of artifacts that take turns, in the rounds in which the machine was left alone most.
 
         The first one's median, and of the others what the median of the rounds' ratios makes of it: a moment in which
         the machine is slow, or fast, lasts longer than a round.
@@ -69,10 +69,12 @@ class Meter:
         begin = time.perf_counter()
         for call in calls.values():
             call()
-        patient = 2 * _ROUNDS * (time.perf_counter() - begin) < _PATIENCE_S
-        samples = interleave(calls, _ROUNDS if patient else _FEW_ROUNDS, slice_s=0.01)
-        first = samples[next(iter(calls))].cpu
-        return {name: float(np.median(first) * np.median(times.cpu / first)) for name, times in samples.items()}
+        once = time.perf_counter() - begin
+        rounds = min(max(int(_PATIENCE_S / (2 * once)), _FEW_ROUNDS), _ROUNDS)
+        samples = interleave(calls, rounds, _SLICE_S)
+        quiet = quiet_rounds(samples)
+        first = samples[next(iter(calls))].cpu[quiet]
+        return {name: float(np.median(first) * np.median(times.cpu[quiet] / first)) for name, times in samples.items()}
 
     def layer_seconds(
         self, sessions: Mapping[str, InferenceSession], choices: Sequence[LayerChoice]
